@@ -1,0 +1,514 @@
+"""Every kind of record that the steps exchange: the contract between the rooms, on one page.
+
+A record is immutable and typed. What surrounds it in the ledger is an ``Entry``: id, key, logical time, parents. The id is
+the hash of the logical content (kind, key, time, parents, payload), so two runs over the same history give the same ids.
+Nothing physical (seconds, bytes, file paths of a home, versions of tables) is ever in a record.
+
+The kinds, by the step that writes them:
+
+=============  ====================================================================================================
+the wheel      Declared, Turned, Diagnosed, Approved
+scoping        Charter
+data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Snapshot, TrainingSet
+development    Tuned, Trained, TestOpened, Evaluated, Gated
+deployment     Scored, RolloutMoved, Released
+monitoring     Monitored, Alerted, Retraining
+business       Valued
+=============  ====================================================================================================
+
+Fields that a later version of Noria adds have defaults, and unknown fields are ignored, so that old ledgers stay readable.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+from noria.core import Check, Estimate, Verdict, Window, digest
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """The root of all kinds. ``STEP`` names the room that writes the kind."""
+
+    STEP: ClassVar[str] = ""
+
+
+R_co = TypeVar("R_co", bound=Record, covariant=True)
+Step = Literal["scoping", "data", "development", "deployment", "monitoring", "business"]
+
+# ------------------------------------------------------------------------------------------------------------ the wheel
+
+
+class Declared(Record, frozen=True, kw_only=True, tag="declared"):
+    """A declaration came into force. ``spec`` is ``System.spec()``; ``previous`` the declaration it replaces."""
+
+    STEP = "wheel"
+    system: str
+    declaration: str
+    spec: dict[str, Any]
+    previous: str | None = None
+
+
+class Turned(Record, frozen=True, kw_only=True, tag="turned"):
+    """One turn that did something: the steps that acted, and where it stopped (a step and a sentence) if it did."""
+
+    STEP = "wheel"
+    did: tuple[str, ...]
+    stopped: str = ""
+    reason: str = ""
+
+
+class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A possible cause of a symptom.
+
+    ``verdict`` is FAIL when its tests found it at work, PASS when they cleared it, NOT_ENOUGH_DATA when they could not say.
+    ``weight`` orders the causes (0 to 1, summing to at most 1 over a diagnosis); ``step`` is where to go back to, ``act`` what to do there.
+    """
+
+    name: str
+    verdict: Verdict
+    weight: float
+    step: Step
+    act: str
+    evidence: tuple[Check, ...] = ()
+
+
+class Diagnosed(Record, frozen=True, kw_only=True, tag="diagnosed"):
+    """From symptoms (keys of alerts, gates, rollouts) to ranked causes and the step to return to.
+
+    ``blocks_retraining`` is set when the first cause is a fault of data, labels or software: training on it would learn the fault.
+    """
+
+    STEP = "wheel"
+    symptoms: tuple[str, ...]
+    window: Window
+    causes: tuple[Cause, ...]
+    back_to: Step
+    account: str
+    blocks_retraining: bool = False
+
+
+class Approved(Record, frozen=True, kw_only=True, tag="approved"):
+    """A person signed: a release, a lifted stop, an acknowledged alert. ``subject`` is the key of what was signed."""
+
+    STEP = "wheel"
+    subject: str
+    by: str
+    note: str = ""
+    granted: bool = True
+
+
+# -------------------------------------------------------------------------------------------------------------- scoping
+
+
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a trivial policy or baseline does: its ML metric and its value per prediction."""
+
+    name: str
+    metric: Estimate | None = None
+    value: Estimate | None = None
+
+
+class Charter(Record, frozen=True, kw_only=True, tag="charter"):
+    """Is ML worth it here: the verdict (PASS is go) with everything it rests on.
+
+    ``decision`` is ``go``, ``no-go`` or ``partial``. ``labels`` has counts and the delay's quantiles in hours. ``break_even`` is the
+    least discrimination (AUC; R² for regression) at which deciding by the model makes more than the best trivial policy, ``None``
+    when no discrimination would. ``alternatives`` are other framings with a sentence each.
+    """
+
+    STEP = "scoping"
+    declaration: str
+    decision: Literal["go", "no-go", "partial"]
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+    fitness: float
+    task: str
+    framing: str
+    alternatives: tuple[str, ...]
+    base_rate: Estimate
+    labels: dict[str, float]
+    baselines: tuple[Standing, ...]
+    policies: tuple[Standing, ...]
+    break_even: float | None
+    reachable: Estimate | None = None
+    requirements: dict[str, float] = {}
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+class SchemaFrozen(Record, frozen=True, kw_only=True, tag="schema_frozen"):
+    """The schema of a source at its first acceptance, or a later version of it with what changed."""
+
+    STEP = "data"
+    source: str
+    version: int
+    columns: dict[str, str]
+    changes: tuple[str, ...] = ()
+
+
+class RawFile(msgspec.Struct, frozen=True):
+    """A file that rows came from: its name relative to the declaration, its bytes' sha256."""
+
+    name: str
+    sha256: str
+
+
+class Ingested(Record, frozen=True, kw_only=True, tag="ingested"):
+    """What came in from one source up to a time. ``received = accepted + quarantined``; ``reasons`` counts the quarantined.
+
+    ``first`` and ``last`` bound the rows' own times; ``late`` counts rows that arrived after a turn that should have seen them;
+    ``restated`` those that give an earlier row a new content. ``rows`` is the hash of the accepted rows.
+    """
+
+    STEP = "data"
+    source: str
+    upto: datetime
+    received: int
+    accepted: int
+    quarantined: int
+    reasons: dict[str, int]
+    files: tuple[RawFile, ...]
+    rows: str
+    first: datetime | None = None
+    last: datetime | None = None
+    late: int = 0
+    restated: int = 0
+
+
+class Blocked(Record, frozen=True, kw_only=True, tag="blocked"):
+    """Data came that cannot be used (unreadable file, missing or retyped column): the turn stopped. Nothing was taken in."""
+
+    STEP = "data"
+    source: str
+    reason: str
+    where: str
+    hint: str
+
+
+class Verified(Record, frozen=True, kw_only=True, tag="verified"):
+    """Verification of what a source brought, against its reference. Only failures and unknowns are listed in ``checks``."""
+
+    STEP = "data"
+    source: str
+    upto: datetime
+    verdict: Verdict
+    tested: int
+    checks: tuple[Check, ...]
+
+
+class CohortClosed(Record, frozen=True, kw_only=True, tag="cohort_closed"):
+    """All labels of the predictions asked in ``window`` are as known as they will be. A higher ``revision`` replaces a lower one.
+
+    ``labelled`` of ``n`` predictions have a label; ``silent`` of those got it by silence; ``mean`` is the labels' mean (share of true,
+    for binary); ``delay`` has the quantiles of the delay in hours among those that came.
+    """
+
+    STEP = "data"
+    window: Window
+    revision: int
+    n: int
+    labelled: int
+    silent: int
+    mean: float | None
+    delay: dict[str, float]
+    rows: str
+
+
+class Snapshot(Record, frozen=True, kw_only=True, tag="snapshot"):
+    """An immutable version of the tables: for each its head, the chained hash of everything ever committed to it."""
+
+    STEP = "data"
+    tables: dict[str, str]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of a training set: rows asked within ``window``, their number and the hash of their content."""
+
+    name: Literal["train", "validate", "test", "fresh"]
+    window: Window
+    n: int
+    rows: str
+
+
+class TrainingSet(Record, frozen=True, kw_only=True, tag="training_set"):
+    """Four parts in time order with gaps. ``features`` is the id of the feature plan, ``columns`` its names in order.
+
+    ``dropped`` counts the rows that did not enter, by reason.
+    """
+
+    STEP = "data"
+    features: str
+    columns: tuple[str, ...]
+    parts: tuple[Part, ...]
+    gap: str
+    dropped: dict[str, int]
+
+
+# ---------------------------------------------------------------------------------------------------------- development
+
+
+class Tuned(Record, frozen=True, kw_only=True, tag="tuned"):
+    """A search over settings on the validation part: what was tried, and what was best. Later refits reuse ``best``."""
+
+    STEP = "development"
+    recipe: str
+    declaration: str
+    best: dict[str, Any]
+    score: float
+    trials: int
+    spread: float | None = None
+
+
+class Trained(Record, frozen=True, kw_only=True, tag="trained"):
+    """A fitted candidate. ``bundle`` is the sha256 of its archive; ``decision`` what was chosen on the validation part."""
+
+    STEP = "development"
+    candidate: str
+    recipe: str
+    baseline: bool
+    cost: int
+    settings: dict[str, Any]
+    bundle: str
+    decision: dict[str, Any]
+    trained_until: datetime
+
+
+class TestOpened(Record, frozen=True, kw_only=True, tag="test_opened"):
+    """The test part was opened for a candidate. ``count`` says how often this part has been opened, by anybody."""
+
+    STEP = "development"
+    candidate: str
+    part: str
+    count: int
+
+
+class SliceResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a candidate does on one slice."""
+
+    column: str
+    value: str
+    n: int
+    metrics: dict[str, Estimate]
+
+
+class Evaluated(Record, frozen=True, kw_only=True, tag="evaluated"):
+    """A candidate on one part, out of sample: metrics with intervals over blocks of time, value per prediction, slices, calibration.
+
+    ``calibration`` lists (mean score, mean label, n) per bin. ``daily`` lists the metric's and the value's mean per block: the
+    performance reference of monitoring.
+    """
+
+    STEP = "development"
+    candidate: str
+    part: str
+    n: int
+    blocks: int
+    metrics: dict[str, Estimate]
+    value: Estimate | None
+    slices: tuple[SliceResult, ...] = ()
+    calibration: tuple[tuple[float, float, int], ...] = ()
+    daily: dict[str, tuple[float, ...]] = {}
+
+
+class Gated(Record, frozen=True, kw_only=True, tag="gated"):
+    """The gate's verdict on a candidate, with every check behind it. ``against`` is the champion's bundle, if there was one."""
+
+    STEP = "development"
+    candidate: str
+    bundle: str
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    against: str | None = None
+
+
+# ----------------------------------------------------------------------------------------------------------- deployment
+
+
+class Scored(Record, frozen=True, kw_only=True, tag="scored"):
+    """The predictions asked in ``window`` were scored and logged. ``variants`` counts rows by variant, ``releases`` by bundle.
+
+    ``late`` counts rows scored more than a cohort's length after they were asked, ``unknown`` categories never seen in training,
+    ``refused`` rows that could not be scored.
+    """
+
+    STEP = "deployment"
+    window: Window
+    n: int
+    rows: str
+    variants: dict[str, int]
+    acts: dict[str, float]
+    late: int = 0
+    unknown: int = 0
+    refused: int = 0
+
+
+Stage = Literal["shadow", "canary", "full", "rolled back", "withdrawn"]
+
+
+class RolloutMoved(Record, frozen=True, kw_only=True, tag="rollout_moved"):
+    """A rollout came into a stage. ``rollout`` numbers it; ``share`` is the challenger's part of the units from now on.
+
+    ``step`` counts canary shares from 0. ``champion`` is ``None`` when the challenger runs against doing nothing.
+    """
+
+    STEP = "deployment"
+    rollout: int
+    stage: Stage
+    share: float
+    step: int
+    challenger: str
+    champion: str | None
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    reason: str
+
+
+class Released(Record, frozen=True, kw_only=True, tag="released"):
+    """From ``at`` on, ``bundle`` is the champion. ``number`` counts releases; ``reason`` is promotion, rollback or by hand."""
+
+    STEP = "deployment"
+    number: int
+    bundle: str
+    previous: str | None
+    reason: str
+    by: str = ""
+
+
+# ----------------------------------------------------------------------------------------------------------- monitoring
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One watched number in one window. ``bound`` is its threshold when there is one.
+
+    ``level`` is ``input``, ``feature``, ``prediction``, ``outcome`` or ``operation``.
+    """
+
+    name: str
+    subject: str
+    level: Literal["input", "feature", "prediction", "outcome", "operation"]
+    value: float | None
+    bound: float | None = None
+    verdict: Verdict = Verdict.NOT_ENOUGH_DATA
+
+
+class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
+    """What was seen in one window. ``about`` is ``traffic`` (as soon as scored) or ``outcomes`` (once the cohort closed)."""
+
+    STEP = "monitoring"
+    window: Window
+    about: Literal["traffic", "outcomes"]
+    release: str | None
+    n: int
+    signals: tuple[Signal, ...]
+    revision: int = 0
+
+
+class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):
+    """An alert opened, resolved or was acknowledged. One fault is one alert: all its entries share ``alert``.
+
+    ``harm`` marks an alert that pages; the others are facts for the next look. ``size`` is in the units of ``name``'s signal.
+    """
+
+    STEP = "monitoring"
+    alert: str
+    name: str
+    subject: str
+    state: Literal["open", "resolved", "acknowledged"]
+    since: datetime
+    harm: bool
+    size: Estimate
+    bound: float | None
+    message: str
+    level: str = ""
+
+
+class Retraining(Record, frozen=True, kw_only=True, tag="retraining"):
+    """The retraining policy spoke: ``go`` with its triggers, or ``blocked`` with the reason (a data fault, a cool-down, the budget)."""
+
+    STEP = "monitoring"
+    decision: Literal["go", "blocked"]
+    triggers: tuple[str, ...]
+    reason: str
+    tune: bool = False
+
+
+# ------------------------------------------------------------------------------------------------------------- business
+
+
+class Valued(Record, frozen=True, kw_only=True, tag="valued"):
+    """What the decisions of the closed cohorts in ``window`` were worth.
+
+    ``total`` is money (or what the business counts) over the window; ``per_prediction`` has the interval over blocks; ``releases`` splits by
+    bundle (``""`` before the first release); ``policies`` are the references: ``do nothing``, ``always act``, ``perfect``.
+    """
+
+    STEP = "business"
+    window: Window
+    n: int
+    currency: str
+    total: float
+    per_prediction: Estimate
+    releases: tuple[Standing, ...]
+    policies: tuple[Standing, ...]
+    revision: int = 0
+
+
+KINDS: tuple[type[Record], ...] = (
+    Declared,
+    Turned,
+    Diagnosed,
+    Approved,
+    Charter,
+    SchemaFrozen,
+    Ingested,
+    Blocked,
+    Verified,
+    CohortClosed,
+    Snapshot,
+    TrainingSet,
+    Tuned,
+    Trained,
+    TestOpened,
+    Evaluated,
+    Gated,
+    Scored,
+    RolloutMoved,
+    Released,
+    Monitored,
+    Alerted,
+    Retraining,
+    Valued,
+)
+
+
+def kind_of(record: Record | type[Record]) -> str:
+    """The kind's name as it is stored: ``kind_of(Charter) == "charter"``."""
+    return str(record.__struct_config__.tag)
+
+
+class Entry(msgspec.Struct, Generic[R_co], frozen=True):
+    """A record in the ledger.
+
+    ``id`` is the hash of the logical content; ``key`` says which effect this is (unique in the ledger); ``at`` is the logical time;
+    ``parents`` are the ids of the entries it was made from; ``seq`` is its place in this ledger (not part of the id).
+    """
+
+    id: str
+    key: str
+    at: datetime
+    parents: tuple[str, ...]
+    record: R_co
+    seq: int = 0
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.record)
+
+
+def entry_id(record: Record, key: str, at: datetime, parents: tuple[str, ...]) -> str:
+    """The id of a record: 64 hexadecimal digits of its logical content."""
+    return digest([key, at, sorted(parents), record])
