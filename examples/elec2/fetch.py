@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from fetching import archive, member  # noqa: E402
+from fetching import archive, member
 
 DATA = Path(__file__).resolve().parent / "data"
 SHA256 = "ed4f791107cb7f789f0bb0620c50e743a4d397905146a4d06c62eb98607aa101"
