@@ -1,0 +1,40 @@
+"""Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
+
+from noria.stats.calibration import calibration_test, ece, reliability
+from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
+from noria.stats.intervals import around, block_mean, block_statistic, proportion
+from noria.stats.longrun import block_sums, inflation, mean_error
+from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
+from noria.stats.power import blocks_needed
+from noria.stats.sequential import half_width, mean_sequence, sample_ratio
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "around",
+    "better",
+    "block_mean",
+    "block_statistic",
+    "block_sums",
+    "blocks_needed",
+    "calibration_test",
+    "chi2",
+    "compute",
+    "ece",
+    "estimate",
+    "half_width",
+    "hellinger",
+    "inflation",
+    "jensen_shannon",
+    "ks",
+    "mean_error",
+    "mean_sequence",
+    "metric_named",
+    "paired",
+    "proportion",
+    "psi",
+    "reliability",
+    "row_loss",
+    "sample_ratio",
+    "wasserstein",
+]
