@@ -443,7 +443,8 @@ class Valued(Record, frozen=True, kw_only=True, tag="valued"):
     """What the decisions of the closed cohorts in ``window`` were worth.
 
     ``total`` is money (or what the business counts) over the window; ``per_prediction`` has the interval over blocks; ``releases`` splits by
-    bundle (``""`` before the first release); ``policies`` are the references: ``do nothing``, ``always act``, ``perfect``.
+    bundle (``""`` before the first release); ``policies`` are the references: ``do nothing``, ``always act``, ``perfect``. ``sums`` has, by
+    release, what later sums are made of: ``n`` and the totals ``value`` and of each policy over the same rows.
     """
 
     STEP = "business"
@@ -455,6 +456,7 @@ class Valued(Record, frozen=True, kw_only=True, tag="valued"):
     releases: tuple[Standing, ...]
     policies: tuple[Standing, ...]
     revision: int = 0
+    sums: dict[str, dict[str, float]] = {}
 
 
 KINDS: tuple[type[Record], ...] = (
