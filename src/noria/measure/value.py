@@ -1,0 +1,300 @@
+"""What decisions are worth: the declared ``Value``, row by row.
+
+In the expression ``act`` is one of ``Decide.acts`` (BOOLEAN by default; DOUBLE when the policy is ``score`` or ``quantile``), ``label`` is
+BOOLEAN (binary), VARCHAR (multiclass) or DOUBLE (regression), ``score`` is DOUBLE (the largest probability, for multiclass). In arrays
+an act is its index into ``Decide.acts``, or the number itself; NaN is "no act" (a person decides). A missing act or label has no
+value: NaN.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import sqlglot
+from numpy.typing import NDArray
+from sqlglot import exp
+
+from noria.core import NoriaError
+from noria.system import System, Value
+
+if TYPE_CHECKING:
+    from noria.store.engine import Engine
+
+Floats = NDArray[np.float64]
+RESERVED = ("act", "label", "score")
+
+
+def numeric_act(system: System) -> bool:
+    """Whether the act is a number (an amount to order), not a choice among ``Decide.acts``."""
+    words = system.decide.policy.split()
+    return bool(words) and words[0] in ("score", "quantile")
+
+
+@lru_cache(maxsize=256)
+def columns_read(sql: str) -> tuple[str, ...]:
+    """The columns that an expression reads besides ``act``, ``label`` and ``score``, sorted.
+
+    >>> columns_read("case when act and label then price * 2 else 0 end")
+    ('price',)
+    """
+    names = {column.name for column in sqlglot.parse_one(sql, read="duckdb").find_all(exp.Column)}
+    return tuple(sorted(name for name in names if name.lower() not in RESERVED))
+
+
+@lru_cache(maxsize=256)
+def _reads(sql: str, name: str) -> bool:
+    return any(c.name.lower() == name for c in sqlglot.parse_one(sql, read="duckdb").find_all(exp.Column))
+
+
+@lru_cache(maxsize=4096)
+def _bound_to(sql: str, act: Any, label: Any) -> str:
+    """The expression with ``act`` (and ``label`` unless it is ``...``) replaced by constants."""
+
+    def put(node: Any) -> Any:
+        if isinstance(node, exp.Column) and not node.table:
+            if node.name.lower() == "act" and act is not ...:
+                return exp.convert(act)
+            if node.name.lower() == "label" and label is not ...:
+                return exp.convert(label)
+        return node
+
+    return sqlglot.parse_one(sql, read="duckdb").transform(put).sql(dialect="duckdb")
+
+
+@lru_cache(maxsize=4096)
+def _constant(expression: str) -> float:
+    """An expression without columns, evaluated: a pure function of its text, so its memory is harmless."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        found = connection.execute(f"select cast(({expression}) as double)").fetchone()
+    return float("nan") if found is None or found[0] is None else float(found[0])
+
+
+def _by_row(engine: Engine, frame: pl.DataFrame, expressions: list[str], extra: dict[str, pl.Series]) -> Floats:
+    """(n, k) values of k expressions over the rows of ``frame``, in its order."""
+    if frame.height == 0:
+        return np.empty((0, len(expressions)))
+    wanted = sorted({name for e in expressions for name in columns_read(e)})
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise NoriaError(
+            f"the value reads {', '.join(missing)}, which the rows do not have",
+            hint=f"the rows have {', '.join(c for c in frame.columns if not c.startswith('_'))}",
+        )
+    rows = frame.select(wanted).with_columns(
+        *(series.alias(name) for name, series in extra.items()), pl.int_range(frame.height, dtype=pl.Int64).alias("_place")
+    )
+    picked = ", ".join(f"cast(({e}) as double) as v{i}" for i, e in enumerate(expressions))
+    made = engine.sql(f"select {picked} from rows order by _place", rows=rows)
+    return made.cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(frame.height, len(expressions))
+
+
+def _score_series(score: NDArray[Any] | None, n: int) -> pl.Series:
+    if score is None:
+        return pl.Series([None] * n, dtype=pl.Float64)
+    flat = np.asarray(score, float)
+    return pl.Series(flat.max(axis=1) if flat.ndim == 2 else flat).fill_nan(None)
+
+
+def _act_series(system: System, act: Floats) -> pl.Series:
+    if numeric_act(system):
+        return pl.Series(act).fill_nan(None)
+    acts = system.decide.acts
+    return pl.Series([None if np.isnan(a) else acts[int(a)] for a in act], dtype=_type_of(acts), strict=False)
+
+
+def _type_of(values: tuple[Any, ...]) -> pl.DataType:
+    if all(isinstance(v, bool) for v in values):
+        return pl.Boolean()
+    return pl.Float64() if all(isinstance(v, int | float) for v in values) else pl.String()
+
+
+def known_labels(system: System, label: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels are there: numbers that are not NaN, classes that are not null."""
+    if system.task == "multiclass":
+        return np.array([isinstance(value, str) for value in label], dtype=bool)
+    return np.asarray(np.isfinite(np.asarray(label, float)))
+
+
+def _label_series(system: System, label: NDArray[Any], keep: NDArray[np.bool_]) -> pl.Series:
+    if system.task == "multiclass":
+        return pl.Series([str(v) if k else None for v, k in zip(label, keep, strict=True)], dtype=pl.String)
+    numbers = pl.Series(np.asarray(label, float)).fill_nan(None)
+    return numbers > 0.5 if system.task == "binary" else numbers
+
+
+def value(  # noqa: PLR0917  act, label and score are told apart by their order everywhere
+    engine: Engine,
+    system: System,
+    frame: pl.DataFrame,
+    act: NDArray[Any],
+    label: NDArray[Any],
+    score: NDArray[Any] | None = None,
+) -> Floats:
+    """What each row's act turned out to be worth, given its label, in ``Value.currency``.
+
+    Parameters
+    ----------
+    frame:
+        The predicted rows with the outcomes, as ``measure.closed`` gives them; only columns the expression reads are looked at.
+    act:
+        Indices into ``Decide.acts`` (0/1 for the default), or amounts when the policy is ``score`` or ``quantile``.
+    label:
+        0/1, numbers, or (multiclass) class names; NaN or ``None`` where missing.
+
+    An expression over ``act`` and ``label`` alone is evaluated once for each pair that occurs; any other runs in the engine.
+    """
+    sql = system.objective.value.sql
+    act = np.asarray(act, float)
+    keep = known_labels(system, label) & np.isfinite(act)
+    out = np.full(len(act), np.nan)
+    fixed = not columns_read(sql) and not _reads(sql, "score")
+    if fixed and not numeric_act(system) and system.task != "regression":
+        labels = _label_series(system, label, keep).to_list()
+        pairs = {(int(a), y) for a, y, k in zip(act, labels, keep, strict=True) if k} if system.task == "multiclass" else None
+        if pairs is None:
+            numbers = np.asarray(label, float)
+            table = np.array([[_constant(_bound_to(sql, a, y)) for y in (False, True)] for a in system.decide.acts])
+            out[keep] = table[act[keep].astype(int), (numbers[keep] > 0.5).astype(int)]
+            return out
+        worth = {(a, y): _constant(_bound_to(sql, system.decide.acts[a], y)) for a, y in pairs}
+        out[keep] = [worth[int(a), y] for a, y, k in zip(act, labels, keep, strict=True) if k]
+        return out
+    extra = {
+        "act": _act_series(system, act),
+        "label": _label_series(system, label, keep),
+        "score": _score_series(score, len(act)),
+    }
+    out[keep] = _by_row(engine, frame, [sql], extra)[keep, 0]
+    return out
+
+
+def expected(
+    engine: Engine, system: System, frame: pl.DataFrame, score: NDArray[Any], *, classes: tuple[str, ...] = ()
+) -> Floats:
+    """The expected value of each act, (n, number of acts).
+
+    Binary: score · v(act, true) + (1 - score) · v(act, false). Multiclass: the sum over ``classes``, the names of the columns of
+    ``score``. Regression: the value at label = score, which is exact only for values linear in the label.
+    """
+    sql, acts = system.objective.value.sql, system.decide.acts
+    score = np.asarray(score, float)
+    n = len(score)
+    if system.task == "regression":
+        extra = {"label": pl.Series(score).fill_nan(None), "score": pl.Series(score).fill_nan(None)}
+        return _by_row(engine, frame, [_bound_to(sql, a, ...) for a in acts], extra)
+    names: tuple[Any, ...] = (False, True) if system.task == "binary" else classes
+    chances = np.column_stack([1 - score, score]) if system.task == "binary" else score
+    if chances.shape[1:] != (len(names),):
+        raise ValueError(f"{chances.shape[1:]} columns of scores for the classes {names}: pass classes= in the scores' order")
+    if not columns_read(sql) and not _reads(sql, "score"):
+        table = np.array([[_constant(_bound_to(sql, a, y)) for a in acts] for y in names])
+        return np.asarray(chances @ table)
+    made = _by_row(
+        engine, frame, [_bound_to(sql, a, y) for y in names for a in acts], {"score": _score_series(score, n)}
+    ).reshape(n, len(names), len(acts))
+    return np.asarray(np.einsum("nk,nka->na", chances, made))
+
+
+def policies(engine: Engine, system: System, frame: pl.DataFrame, label: NDArray[Any]) -> dict[str, Floats]:
+    """Value per row of the reference policies: ``do nothing``, ``always act`` and ``perfect``.
+
+    Choices: the first act always; the other act always (of several, the one that is worth most on these rows); and for each row the
+    act that turned out best. Amounts: zero always; the labels' mean (or declared quantile) always, fitted on these rows; the
+    label itself.
+    """
+    n = frame.height
+    if numeric_act(system):
+        numbers = np.asarray(label, float)
+        known = numbers[np.isfinite(numbers)]
+        words = system.decide.policy.split()
+        middle = float("nan")
+        if len(known):
+            middle = float(np.quantile(known, float(words[1])) if words[0] == "quantile" else known.mean())
+        tried = {"do nothing": np.zeros(n), "always act": np.full(n, middle), "perfect": numbers}
+        return {name: value(engine, system, frame, act, label) for name, act in tried.items()}
+    each = [value(engine, system, frame, np.full(n, float(i)), label) for i in range(len(system.decide.acts))]
+    others = [np.nansum(some) for some in each[1:]]
+    always = each[1 + int(np.argmax(others))] if others else each[0]
+    return {"do nothing": each[0], "always act": always, "perfect": np.max(np.stack(each), axis=0)}
+
+
+# --------------------------------------------------------------------------------------------------------------- bounds
+
+Range = tuple[float | None, float | None]
+
+
+def bounds(value: Value) -> Range:
+    """The least and the largest value: as declared, else derived from the constants of the expression; ``None`` is unbounded.
+
+    >>> bounds(Value("case when act and label then 60 when act then -15 else 0 end"))
+    (-15.0, 60.0)
+    >>> bounds(Value("case when act then price else 0 end", low=-5))
+    (-5.0, None)
+    """
+    low, high = _range(sqlglot.parse_one(value.sql, read="duckdb"))
+    return low if value.low is None else float(value.low), high if value.high is None else float(value.high)
+
+
+def _range(node: Any) -> Range:
+    if isinstance(node, exp.Literal):
+        return (float(node.this), float(node.this)) if not node.is_string else (None, None)
+    if isinstance(node, exp.Boolean):
+        return (float(bool(node.this)),) * 2
+    if isinstance(node, exp.Paren | exp.Cast):
+        return _range(node.this)
+    if isinstance(node, exp.Neg):
+        low, high = _range(node.this)
+        return (None if high is None else -high, None if low is None else -low)
+    if isinstance(node, exp.Case | exp.If):
+        branches = node.args.get("ifs") or [node]
+        default = node.args.get("default") or node.args.get("false")
+        return _union([_range(b.args["true"]) for b in branches] + ([_range(default)] if default is not None else []))
+    if isinstance(node, exp.Coalesce):
+        return _union([_range(part) for part in (node.this, *node.expressions)])
+    if isinstance(node, exp.Least | exp.Greatest):
+        return _extreme([_range(part) for part in (node.this, *node.expressions)], least=isinstance(node, exp.Least))
+    if isinstance(node, exp.Add | exp.Sub | exp.Mul | exp.Div):
+        return _arithmetic(node)
+    if isinstance(node, exp.Predicate | exp.Not | exp.Connector):
+        return 0.0, 1.0
+    return None, None
+
+
+def _union(ranges: list[Range]) -> Range:
+    lows, highs = [low for low, _ in ranges], [high for _, high in ranges]
+    return (
+        None if None in lows else min(x for x in lows if x is not None),
+        None if None in highs else max(x for x in highs if x is not None),
+    )
+
+
+def _extreme(ranges: list[Range], *, least: bool) -> Range:
+    """The range of the least (or the greatest) of several: one bounded part bounds it on its side."""
+    pick = min if least else max
+    lows, highs = [x for x, _ in ranges if x is not None], [x for _, x in ranges if x is not None]
+    whole_low, whole_high = len(lows) == len(ranges), len(highs) == len(ranges)
+    low = pick(lows) if lows and (whole_low or not least) else None
+    high = pick(highs) if highs and (whole_high or least) else None
+    return low, high
+
+
+def _arithmetic(node: Any) -> Range:
+    left, right = _range(node.this), _range(node.expression)
+    if isinstance(node, exp.Sub):
+        right = (None if right[1] is None else -right[1], None if right[0] is None else -right[0])
+    if isinstance(node, exp.Add | exp.Sub):
+        ends = [None if a is None or b is None else a + b for a, b in zip(left, right, strict=True)]
+        return ends[0], ends[1]
+    if None in left or None in right:
+        return None, None
+    if isinstance(node, exp.Div):
+        if right[0] is not None and right[1] is not None and right[0] <= 0 <= right[1]:
+            return None, None
+        right = tuple(1 / x for x in right if x is not None)  # type: ignore[assignment]  # both ends are there
+    products = [a * b for a in left if a is not None for b in right if b is not None]
+    return min(products), max(products)
