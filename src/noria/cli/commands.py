@@ -1,0 +1,69 @@
+"""Every command in one list: its name, where it is written, and one sentence. The overview and the docs are made from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """``target`` is ``module:function`` under ``noria.cli``; it is imported when the command is called."""
+
+    name: str
+    target: str
+    about: str
+
+
+GROUPS: dict[str, tuple[Command, ...]] = {
+    "Declare": (
+        Command("init", "declare:init", "Write a declaration to start from, for the files you name."),
+        Command("check", "declare:check", "Find every mistake in a declaration, each with its place."),
+        Command("diff", "declare:diff", "Show what differs between two declarations, or two records."),
+    ),
+    "Turn the wheel": (
+        Command("turn", "wheel:turn", "Do what is due now, once."),
+        Command("up", "wheel:up", "Keep turning, and serve predictions and the report."),
+        Command("serve", "wheel:serve", "Serve predictions only."),
+        Command("replay", "wheel:replay", "Run history through the same code under a simulated clock."),
+    ),
+    "Single steps": (
+        Command("scope", "steps:scope", "Answer whether ML is worth it here: the charter."),
+        Command("train", "steps:train", "Train, evaluate and gate the candidates now."),
+        Command("gate", "steps:gate", "Show the gate's verdict on the newest candidate, check by check."),
+        Command("predict", "steps:predict", "Score rows with the champion, as of a moment."),
+    ),
+    "Decide": (
+        Command("approve", "decide:approve", "Sign a release that waits for a person, or refuse it."),
+        Command("promote", "decide:promote", "Make a bundle the champion by hand."),
+        Command("rollback", "decide:rollback", "Go back to the champion before."),
+        Command("ack", "decide:ack", "Acknowledge an open alert."),
+    ),
+    "Look": (
+        Command("status", "look:status", "Show the wheel: each step's state and since when."),
+        Command("report", "look:report", "Write the report as one HTML page."),
+        Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
+        Command("labels", "look:labels", "Show how mature the labels are: known, open, closed."),
+        Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),
+    ),
+}
+
+COMMANDS: tuple[Command, ...] = tuple(command for group in GROUPS.values() for command in group)
+
+
+def overview() -> str:
+    """The text of ``noria --help``.
+
+    >>> "replay" in overview()
+    True
+    """
+    lines = ["noria: the whole lifecycle of a machine-learning system as one closed loop", ""]
+    lines += ["Usage: noria COMMAND [system.py] [OPTIONS]", ""]
+    for title, commands in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [f"  {command.name:<10}{command.about}" for command in commands]
+        lines.append("")
+    lines += [
+        "Every command takes --help, --json and --home. Without a file it reads ./system.py, and keeps everything",
+        "in .noria/NAME beside it. Settings come from NORIA_… variables: see docs/reference/settings.md.",
+        "Other options: --version, --install-completion.",
+    ]
+    return "\n".join(lines)

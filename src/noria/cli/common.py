@@ -1,0 +1,144 @@
+"""What every command shares: its options, opening a declaration and its home, and printing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from noria.core import Clock, DeclarationError, NotFound, Problem, SimulatedClock, SystemClock, canonical, check_name, parse_time
+from noria.settings import Settings, read_settings
+from noria.system import System
+
+if TYPE_CHECKING:
+    from noria.store import Home
+
+FileArgument = Annotated[Path, Parameter(help="The declaration: a Python file that makes a `system`.")]
+FileOption = Annotated[Path, Parameter(name="--file", help="The declaration: a Python file that makes a `system`.")]
+HomeOption = Annotated[Path | None, Parameter(name="--home", help="Where everything of the system is kept. Default: .noria/NAME beside FILE.")]
+JsonOption = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of text.")]
+AtOption = Annotated[str | None, Parameter(name="--at", help="The moment to act as of, for example 2013-03-01T06:00. Default: now.")]
+ByOption = Annotated[str | None, Parameter(name="--by", help="Who decides. Default: the name you are logged in with.")]
+NoteOption = Annotated[str, Parameter(name="--note", help="Why.")]
+
+DEFAULT_FILE = Path("system.py")
+
+
+def load_system(file: Path) -> System:
+    """Runs a declaration's file and returns its ``system``, with relative paths of sources starting at the file's folder.
+
+    Raises ``NotFound`` when there is no such file and ``DeclarationError`` (with the line) when it does not run or has no system.
+    """
+    if not file.is_file():
+        raise NotFound(f"there is no declaration {file}", hint="name the file, or write one with `noria init`")
+    file = file.resolve()
+    name = f"declaration_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise _wrong(file.name, "is not a Python file", "a declaration ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _wrong(_place(error, file), f"{type(error).__name__}: {error}", "") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    system = getattr(module, "system", None)
+    if not isinstance(system, System):
+        raise _wrong(file.name, "does not make a `system`", "write `system = noria.System(...)`")
+    check_name(system.name, "system's name")
+    return replace(system, folder=file.parent)
+
+
+def _wrong(place: str, message: str, hint: str) -> DeclarationError:
+    return DeclarationError([Problem(place, message, hint)])
+
+
+def _place(error: Exception, file: Path) -> str:
+    """File and line where a declaration went wrong, in the declaration's own file when it can be found."""
+    if isinstance(error, SyntaxError):
+        return f"{file.name}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"{file.name}:{frames[-1].lineno}" if frames else file.name
+
+
+def home_path(system: System, home: Path | None, settings: Settings) -> Path:
+    """``--home``, or ``NORIA_HOME``, or ``.noria/NAME`` beside the declaration."""
+    if home is not None:
+        return home
+    if settings.home != Settings().home:
+        return settings.home
+    return system.folder / ".noria" / system.name
+
+
+@contextmanager
+def opened(
+    file: Path, home: Path | None, *, at: str | None = None, write: bool = False, owner: str = ""
+) -> Iterator[tuple[Home, System]]:
+    """A declaration and its home. With ``owner`` the home's lease is held, so that nobody else writes meanwhile.
+
+    Without ``write`` a home that does not exist yet raises ``NotFound``.
+    """
+    from noria.store import Home
+
+    system, settings = load_system(file), read_settings()
+    path = home_path(system, home, settings)
+    if not write and not path.is_dir():
+        raise NotFound(f"there is nothing of {system.name} yet: {path} does not exist", hint="run `noria turn` or `noria replay` first")
+    clock: Clock = SystemClock() if at is None else SimulatedClock(parse_time(at))
+    with Home.open(path, settings, clock, create=write, write=write) as store:
+        if owner:
+            with store.hold(owner):
+                yield store, system
+        else:
+            yield store, system
+
+
+def show(data: Any, render: Callable[[], Any], *, as_json: bool) -> None:
+    """Prints ``data`` as one JSON document, or what ``render`` returns (text or a rich renderable) for a person."""
+    if as_json:
+        sys.stdout.write(canonical(data).decode() + "\n")
+        return
+    made = render()
+    if made is not None:
+        console().print(made)
+
+
+def console() -> Any:
+    """The terminal, without guessing at highlights."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def day(moment: datetime | None) -> str:
+    """A moment for a person, to the minute, in UTC.
+
+    >>> day(parse_time("2013-02-01T06:30"))
+    '2013-02-01 06:30'
+    """
+    if moment is None:
+        return "never"
+    return f"{moment:%Y-%m-%d %H:%M}" if (moment.hour, moment.minute) != (0, 0) else f"{moment:%Y-%m-%d}"
+
+
+def person(by: str | None) -> str:
+    """Who decides: what was given, or the name of the login."""
+    if by:
+        return by
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

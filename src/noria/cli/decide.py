@@ -1,0 +1,134 @@
+"""``approve``, ``promote``, ``rollback``, ``ack``: what a person decides. Each decision is a record with a name under it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from noria.cli.common import DEFAULT_FILE, AtOption, ByOption, FileArgument, FileOption, HomeOption, JsonOption, NoteOption, day, opened, person, show
+from noria.core import Conflict, NotFound, Verdict
+from noria.records import Alerted, Approved, Entry, Gated, Record, RolloutMoved
+
+
+def approve(
+    subject: Annotated[str | None, Parameter(help="The key of what is signed. Default: the passed gate that waits.")] = None,
+    /,
+    *,
+    refuse: Annotated[bool, Parameter(negative="", show_default=False, help="Refuse it instead.")] = False,
+    by: ByOption = None,
+    note: NoteOption = "",
+    at: AtOption = None,
+    file: FileOption = DEFAULT_FILE,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Signs a release that waits for a person, or refuses it. The next turn acts on it."""
+    with opened(file, home, at=at, write=True, owner="approve") as (store, _):
+        signed = _waiting(store) if subject is None else store.ledger.find(subject)
+        if signed is None:
+            raise NotFound(f"there is no record with the key {subject}", hint="`noria gate` shows the key of the newest gate")
+        number = store.ledger.count(Approved, prefix=f"approved/{signed.key}")
+        record = Approved(subject=signed.key, by=person(by), note=note, granted=not refuse)
+        entry = store.commit(record, key=f"approved/{signed.key}/{number:04d}", parents=[signed.id])
+    verb = "refused" if refuse else "approved"
+    show(entry, lambda: f"{verb}: {record.subject}, by {record.by}", as_json=json)
+    return 0
+
+
+def _waiting(store: Any) -> Entry[Gated]:
+    gated: Entry[Gated] | None = store.ledger.latest(Gated)
+    if gated is None or gated.record.verdict is not Verdict.PASS:
+        raise NotFound("no gate has passed that waits for a signature", hint="`noria gate` shows the newest verdict")
+    if any(isinstance(child.record, RolloutMoved) for child in store.ledger.children(gated.id)):
+        raise Conflict("the newest passed gate is already rolled out", hint="use `noria promote` or `noria rollback` to change the release by hand")
+    return gated
+
+
+def promote(
+    bundle: Annotated[str, Parameter(help="The bundle's sha256, or 8 digits or more of its beginning.")],
+    /,
+    *,
+    by: ByOption = None,
+    note: NoteOption = "",
+    at: AtOption = None,
+    file: FileOption = DEFAULT_FILE,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Makes a bundle the champion by hand, from the next prediction on. It is recorded with your name."""
+    from noria import deployment
+
+    with opened(file, home, at=at, write=True, owner="promote") as (store, system):
+        entry = deployment.promote(store, system, bundle_named(store, bundle), by=person(by), note=note)
+    show(entry, lambda: f"release {entry.record.number} is {entry.record.bundle[:12]} since {day(entry.at)}", as_json=json)
+    return 0
+
+
+def rollback(
+    file: FileArgument = DEFAULT_FILE,
+    /,
+    *,
+    by: ByOption = None,
+    note: NoteOption = "",
+    at: AtOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Stops the rollout that is under way, or goes back to the champion before. It is recorded with your name."""
+    from noria import deployment
+
+    with opened(file, home, at=at, write=True, owner="rollback") as (store, system):
+        entry = deployment.rollback(store, system, by=person(by), note=note)
+    show(entry, lambda: _rolled(entry), as_json=json)
+    return 0
+
+
+def _rolled(entry: Entry[Record]) -> str:
+    record = entry.record
+    if isinstance(record, RolloutMoved):
+        return f"rollout {record.rollout} is {record.stage} since {day(entry.at)}"
+    return f"release {getattr(record, 'number', '')} is {getattr(record, 'bundle', '')[:12]} since {day(entry.at)}"
+
+
+def ack(
+    alert: Annotated[str, Parameter(help="The alert, as `noria status` shows it, or the beginning of it.")],
+    /,
+    *,
+    by: ByOption = None,
+    note: NoteOption = "",
+    at: AtOption = None,
+    file: FileOption = DEFAULT_FILE,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Acknowledges an open alert: somebody has seen it. It stays open until its cause is gone."""
+    from noria.web import facts
+
+    with opened(file, home, at=at, write=True, owner="ack") as (store, _):
+        found = [entry for entry in facts.open_alerts(store) if entry.record.alert.startswith(alert)]
+        if len(found) != 1:
+            names = ", ".join(entry.record.alert for entry in (found or facts.open_alerts(store))) or "none"
+            raise NotFound(f"{len(found)} open alerts begin with {alert!r}", hint=f"open alerts: {names}")
+        last = found[0]
+        signed = Approved(subject=last.key, by=person(by), note=note)
+        seen = msgspec.structs.replace(last.record, state="acknowledged")
+        number = store.ledger.count(Approved, prefix=f"approved/{last.key}")
+        signature = store.commit(signed, key=f"approved/{last.key}/{number:04d}", parents=[last.id])
+        entry: Entry[Alerted] = store.commit(seen, key=f"{last.key}/acknowledged/{number:04d}", parents=[last.id, signature.id])
+    show(entry, lambda: f"acknowledged by {signed.by}: {seen.message}", as_json=json)
+    return 0
+
+
+def bundle_named(store: Any, text: str) -> str:
+    """The sha256 of the one trained bundle that ``text`` begins. Raises ``NotFound``, ``Conflict`` when several match."""
+    from noria.records import Trained
+
+    bundles = {entry.record.bundle for entry in store.ledger.read(Trained)}
+    matches = sorted(bundle for bundle in bundles if bundle.startswith(text))
+    if len(matches) > 1:
+        raise Conflict(f"{len(matches)} bundles begin with {text}", hint="give more of the sha256")
+    if not matches:
+        raise NotFound(f"no trained bundle begins with {text}", hint="`noria gate` shows the newest candidate's bundle")
+    return matches[0]

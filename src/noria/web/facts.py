@@ -1,0 +1,406 @@
+"""What the doors show, read from the ledger: the wheel's state, the money, the time line. Both the command line and the report use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, get_args
+
+import msgspec
+
+from noria import business
+from noria.core import Estimate, Verdict, Window, duration
+from noria.records import (
+    Alerted,
+    Approved,
+    Blocked,
+    Charter,
+    CohortClosed,
+    Diagnosed,
+    Entry,
+    Gated,
+    Ingested,
+    Record,
+    Released,
+    Retraining,
+    RolloutMoved,
+    Scored,
+    Step,
+    Trained,
+    Verified,
+)
+from noria.store import Home
+from noria.system import System
+
+State = Literal["good", "bad", "unsure", "waiting"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
+class Spoke(msgspec.Struct, frozen=True):
+    """One step of the wheel: its state, since when, what a person should know, and the record behind it."""
+
+    step: Step
+    state: State
+    since: datetime | None
+    says: str
+    record: str = ""
+
+
+class Back(msgspec.Struct, frozen=True):
+    """The arrow back: where a standing diagnosis says to return to, and why."""
+
+    to: Step
+    since: datetime
+    cause: str
+    act: str
+    record: str
+
+
+class Wheel(msgspec.Struct, frozen=True):
+    """The whole wheel at ``at``, the logical time of the newest record."""
+
+    system: str
+    at: datetime | None
+    spokes: tuple[Spoke, ...]
+    back: Back | None
+
+
+def wheel(home: Home, system: System) -> Wheel:
+    """The state of each step, from the newest records of its kinds."""
+    newest = home.ledger.read(newest=1)
+    spokes = (_scoping(home), _data(home), _development(home), _deployment(home, system), _monitoring(home), _business(home, system))
+    return Wheel(system.name, newest[-1].at if newest else None, spokes, standing(home))
+
+
+def _scoping(home: Home) -> Spoke:
+    entries = home.ledger.read(Charter)
+    if not entries:
+        return Spoke("scoping", "waiting", None, "no charter yet: too few closed labels")
+    last = entries[-1]
+    state: State = {"go": "good", "no-go": "bad", "partial": "unsure"}[last.record.decision]  # type: ignore[assignment]  # values of State
+    reason = last.record.reasons[0] if last.record.reasons else ""
+    since = _since(entries, lambda e: e.record.decision)
+    return Spoke("scoping", state, since, f"{last.record.decision}: {reason}" if reason else last.record.decision, last.id)
+
+
+def _data(home: Home) -> Spoke:
+    taken, blocked = home.ledger.latest(Ingested), home.ledger.latest(Blocked)
+    if blocked is not None and (taken is None or blocked.seq > taken.seq):
+        return Spoke("data", "bad", blocked.at, f"{blocked.record.source}: {blocked.record.reason}", blocked.id)
+    if taken is None:
+        return Spoke("data", "waiting", None, "nothing came in yet")
+    checks = home.ledger.read(Verified)
+    last: dict[str, Entry[Verified]] = {entry.record.source: entry for entry in checks}
+    failing = [entry for entry in last.values() if entry.record.verdict is Verdict.FAIL]
+    until = closed_until(home)
+    closed = f"labels closed until {_minute(until)}" if until else "no labels closed yet"
+    if failing:
+        names = ", ".join(sorted(f"{check.subject or entry.record.source}: {check.name}" for entry in failing for check in entry.record.checks[:1]))
+        return Spoke("data", "unsure", min(entry.at for entry in failing), f"{names}; {closed}", failing[-1].id)
+    return Spoke("data", "good", taken.at, closed, taken.id)
+
+
+def _development(home: Home) -> Spoke:
+    entries = home.ledger.read(Gated)
+    if not entries:
+        return Spoke("development", "waiting", None, "nothing was gated yet")
+    last = entries[-1]
+    state = _state(last.record.verdict)
+    made = trained(home, last.record.bundle)
+    failed = [check for check in last.record.checks if check.verdict is Verdict.FAIL]
+    why = f": {failed[0].name} {failed[0].subject}".rstrip() if failed else ""
+    name = f"{made.record.recipe} " if made else ""
+    return Spoke("development", state, _since(entries, lambda e: e.record.verdict), f"gate: {name}{last.record.verdict}{why}", last.id)
+
+
+def _deployment(home: Home, system: System) -> Spoke:
+    release, move = home.ledger.latest(Released), home.ledger.latest(RolloutMoved)
+    if move is not None and move.record.stage in ("shadow", "canary"):
+        share = f" at {move.record.share:.0%}" if move.record.stage == "canary" else ""
+        live = f"release {release.record.number} serves" if release else "nothing acts yet"
+        return Spoke("deployment", "good", move.at, f"{live}; rollout {move.record.rollout} in {move.record.stage}{share}", move.id)
+    scored = home.ledger.latest(Scored)
+    if release is None:
+        text = "predictions are logged, nothing acts yet" if scored else "nothing was scored yet"
+        return Spoke("deployment", "waiting", None, text)
+    late = scored is not None and scored.record.late > 0 and scored.record.window.length <= 2 * duration(system.every)
+    made = trained(home, release.record.bundle)
+    name = f" ({made.record.recipe})" if made else ""
+    return Spoke("deployment", "unsure" if late else "good", release.at, f"release {release.record.number}{name} serves", release.id)
+
+
+def _monitoring(home: Home) -> Spoke:
+    alerts = open_alerts(home)
+    if not alerts:
+        any_yet = home.ledger.latest(Alerted) is not None or home.ledger.latest(Released) is not None
+        return Spoke("monitoring", "good" if any_yet else "waiting", None, "no open alerts")
+    harm = [alert for alert in alerts if alert.record.harm]
+    first = (harm or alerts)[0]
+    more = f" and {len(alerts) - 1} more" if len(alerts) > 1 else ""
+    return Spoke("monitoring", "bad" if harm else "unsure", first.record.since, f"{first.record.message}{more}", first.id)
+
+
+def _business(home: Home, system: System) -> Spoke:
+    money = totals(home, system)
+    if money is None:
+        return Spoke("business", "waiting", None, "nothing is closed yet")
+    gain = money.gain("do nothing")
+    against = "" if gain.value is None else f", {amount(gain.value, money.currency, sign=True)} against doing nothing"
+    state: State = "good" if gain.above(0.0) else "bad" if gain.below(0.0) else "unsure"
+    return Spoke("business", state, money.window.start, f"{amount(money.total, money.currency)}{against}; {money.advice}")
+
+
+def standing(home: Home) -> Back | None:
+    """The newest diagnosis, while one of its symptoms still stands."""
+    last = home.ledger.latest(Diagnosed)
+    if last is None:
+        return None
+    if not any(_stands(home, key, last) for key in last.record.symptoms):
+        return None
+    cause = last.record.causes[0] if last.record.causes else None
+    return Back(last.record.back_to, last.at, cause.name if cause else "unknown", cause.act if cause else last.record.account, last.id)
+
+
+def _stands(home: Home, key: str, diagnosis: Entry[Diagnosed]) -> bool:
+    entry = home.ledger.find(key)
+    if entry is None:
+        return any(alert.record.alert == key or alert.key == key for alert in open_alerts(home))
+    if isinstance(entry.record, Alerted):
+        return any(alert.record.alert == entry.record.alert for alert in open_alerts(home))
+    newer: Entry[Record] | None
+    if isinstance(entry.record, Blocked):
+        source = entry.record.source
+        newer = next((e for e in reversed(home.ledger.read(Ingested, after=entry.seq)) if e.record.source == source), None)
+        return newer is None
+    newest = home.ledger.latest(type(entry.record))
+    return newest is None or newest.seq <= max(entry.seq, diagnosis.seq)
+
+
+def open_alerts(home: Home) -> list[Entry[Alerted]]:
+    """The newest entry of each alert that was opened and not resolved, oldest first; acknowledged ones count as open."""
+    last: dict[str, Entry[Alerted]] = {}
+    for entry in home.ledger.read(Alerted):
+        last[entry.record.alert] = entry
+    return [entry for entry in last.values() if entry.record.state != "resolved"]
+
+
+def trained(home: Home, bundle: str) -> Entry[Trained] | None:
+    """Who made a bundle: the newest ``Trained`` with this archive."""
+    return next((entry for entry in reversed(home.ledger.read(Trained)) if entry.record.bundle == bundle), None)
+
+
+def closed_until(home: Home) -> datetime | None:
+    """The end of the newest closed cohort."""
+    last = home.ledger.latest(CohortClosed)
+    return last.record.window.end if last else None
+
+
+# ------------------------------------------------------------------------------------------------------------ the money
+
+
+class Money(msgspec.Struct, frozen=True):
+    """What all closed decisions were worth together, and what the trivial policies would have made of the same predictions.
+
+    ``versus`` is the difference per prediction to each policy, with its interval: positive means that the decisions were better.
+    ``released`` is the same since the first release. ``releases`` has the money made under each bundle (``""``: before the first).
+    """
+
+    window: Window
+    currency: str
+    n: int
+    total: float
+    policies: dict[str, float]
+    versus: dict[str, Estimate]
+    releases: dict[str, float]
+    advice: str
+
+    def gain(self, policy: str) -> Estimate:
+        """Money made beyond a policy over the whole time, with its interval."""
+        one = self.versus.get(policy, Estimate(None))
+        return Estimate(*(None if x is None else x * self.n for x in (one.value, one.low, one.high)), n=one.n)
+
+
+def totals(home: Home, system: System) -> Money | None:
+    """The sums over all accounts."""
+    found = business.summary(home, system)
+    if found["window"] is None or not found["n"]:
+        return None
+    releases = {one["release"]: one["total"] for one in found["releases"]}
+    kept = {name: found[name] for name in ("window", "currency", "n", "total", "policies", "versus", "advice")}
+    return Money(releases=releases, **kept)
+
+
+def amount(value: float, currency: str = "", *, sign: bool = False) -> str:
+    """Money for a person.
+
+    >>> amount(-12345.6, "USD")
+    '−12,346 USD'
+    """
+    size = f"{abs(value):,.0f}" if abs(value) >= 100 else f"{abs(value):,.2f}"
+    mark = "−" if value < 0 else "+" if sign else ""
+    return f"{mark}{size} {currency}".rstrip()
+
+
+# --------------------------------------------------------------------------------------------------------- the time line
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened, for a time line. ``tone`` colours it."""
+
+    at: datetime
+    lane: Literal["release", "rollout", "gate", "alert", "diagnosis", "training"]
+    title: str
+    says: str
+    tone: State
+    record: str
+
+
+def events(home: Home) -> list[Event]:
+    """Releases, rollouts, gates, trainings, alerts and diagnoses, in order."""
+    found: list[tuple[int, Event]] = []
+    for entry in home.ledger.read(Released):
+        made = trained(home, entry.record.bundle)
+        says = f"{made.record.recipe if made else entry.record.bundle[:8]}: {entry.record.reason}"
+        found.append((entry.seq, Event(entry.at, "release", f"Release {entry.record.number}", says, "good", entry.id)))
+    for move in home.ledger.read(RolloutMoved):
+        tone: State = "bad" if move.record.stage == "rolled back" else "waiting" if move.record.stage == "withdrawn" else "good"
+        share = f" {move.record.share:.0%}" if move.record.stage == "canary" else ""
+        title = f"Rollout {move.record.rollout}: {move.record.stage}{share}"
+        found.append((move.seq, Event(move.at, "rollout", title, move.record.reason, tone, move.id)))
+    for gate in home.ledger.read(Gated):
+        failed = [f"{check.name} {check.subject}".strip() for check in gate.record.checks if check.verdict is not Verdict.PASS and check.verdict is not Verdict.NOT_MEASURED]
+        says = "all checks passed" if not failed else ", ".join(failed[:4])
+        found.append((gate.seq, Event(gate.at, "gate", f"Gate: {gate.record.verdict}", says, _state(gate.record.verdict), gate.id)))
+    for ask in home.ledger.read(Retraining):
+        title = "Training" if ask.record.decision == "go" else "Training blocked"
+        says = ", ".join(ask.record.triggers) if ask.record.decision == "go" else ask.record.reason
+        found.append((ask.seq, Event(ask.at, "training", title, says, "good" if ask.record.decision == "go" else "unsure", ask.id)))
+    for alert in home.ledger.read(Alerted):
+        if alert.record.state == "open":
+            tone = "bad" if alert.record.harm else "unsure"
+            found.append((alert.seq, Event(alert.at, "alert", f"{alert.record.name} {alert.record.subject}".strip(), alert.record.message, tone, alert.id)))
+    for seen in home.ledger.read(Diagnosed):
+        title = f"Back to {seen.record.back_to}"
+        found.append((seen.seq, Event(seen.at, "diagnosis", title, seen.record.account, "unsure", seen.id)))
+    return [event for _, event in sorted(found, key=lambda pair: pair[0])]
+
+
+class Span(msgspec.Struct, frozen=True):
+    """An alert from opening to resolution (``None``: still open)."""
+
+    name: str
+    start: datetime
+    end: datetime | None
+    harm: bool
+    says: str
+    record: str
+
+
+def alert_spans(home: Home) -> list[Span]:
+    """Every alert with how long it lasted."""
+    spans: dict[str, Span] = {}
+    for entry in home.ledger.read(Alerted):
+        alert = entry.record
+        known = spans.get(alert.alert)
+        name = f"{alert.name} {alert.subject}".strip()
+        if known is None:
+            spans[alert.alert] = Span(name, alert.since, None, alert.harm, alert.message, entry.id)
+        elif alert.state == "resolved":
+            spans[alert.alert] = msgspec.structs.replace(known, end=entry.at)
+    return list(spans.values())
+
+
+def approvals(home: Home) -> list[Entry[Approved]]:
+    """Every signature."""
+    return home.ledger.read(Approved)
+
+
+# ---------------------------------------------------------------------------------------------------------------- labels
+
+
+class Maturity(msgspec.Struct, frozen=True):
+    """Labels of one stretch of time: predictions asked, in closed cohorts, labelled among those, by silence; delay in hours."""
+
+    start: datetime
+    asked: int
+    closed: int
+    labelled: int
+    silent: int
+    mean: float | None
+    delay: dict[str, float]
+
+
+def cohorts(home: Home) -> list[Entry[CohortClosed]]:
+    """The newest revision of every closed cohort, in time order."""
+    newest: dict[Window, Entry[CohortClosed]] = {}
+    for entry in home.ledger.read(CohortClosed):
+        known = newest.get(entry.record.window)
+        if known is None or entry.record.revision >= known.record.revision:
+            newest[entry.record.window] = entry
+    return [newest[window] for window in sorted(newest)]
+
+
+def maturity(home: Home) -> list[Maturity]:
+    """Label maturity by month of asking."""
+    asked: dict[datetime, int] = {}
+    for scored in home.ledger.read(Scored):
+        asked[_month(scored.record.window.end)] = asked.get(_month(scored.record.window.end), 0) + scored.record.n
+    closed: dict[datetime, list[CohortClosed]] = {}
+    for cohort in cohorts(home):
+        closed.setdefault(_month(cohort.record.window.end), []).append(cohort.record)
+    rows = []
+    for month in sorted(asked.keys() | closed.keys()):
+        some = closed.get(month, [])
+        n = sum(cohort.n for cohort in some)
+        labelled = sum(cohort.labelled for cohort in some)
+        total = sum(cohort.mean * cohort.labelled for cohort in some if cohort.mean is not None)
+        names = sorted({name for cohort in some for name in cohort.delay})
+        delay = {name: _mean([cohort.delay[name] for cohort in some if name in cohort.delay]) for name in names}
+        mean = total / labelled if labelled else None
+        rows.append(Maturity(month, max(asked.get(month, 0), n), n, labelled, sum(cohort.silent for cohort in some), mean, delay))
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _month(moment: datetime) -> datetime:
+    """The first of the month that a window ending at ``moment`` lies in."""
+    inside = moment - timedelta(microseconds=1)
+    return inside.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if (moment.hour, moment.minute) != (0, 0) else f"{moment:%Y-%m-%d}"
+
+
+def _state(verdict: Verdict) -> State:
+    return {Verdict.PASS: "good", Verdict.FAIL: "bad"}.get(verdict, "unsure")  # type: ignore[return-value]  # values of State
+
+
+def _since(entries: Sequence[Entry[Record]], of: object) -> datetime:
+    """When the newest state began: the first of the trailing entries that agree on it."""
+    assert callable(of)
+    since, state = entries[-1].at, of(entries[-1])
+    for entry in reversed(entries):
+        if of(entry) != state:
+            break
+        since = entry.at
+    return since
+
+
+def interval(estimate: Estimate | None, digits: int = 3) -> str:
+    """An estimate for a person.
+
+    >>> interval(Estimate(0.5, 0.4, 0.6, 30))
+    '0.500 (0.400 to 0.600)'
+    """
+    if estimate is None or estimate.value is None:
+        return "unknown"
+    if not estimate.known:
+        return f"{estimate.value:.{digits}f} (no interval)"
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
