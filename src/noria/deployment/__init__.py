@@ -1,0 +1,42 @@
+"""Releases, routing, rollout, batch scoring, the online service and the log of predictions.
+
+What is live is folded from the records ``Released`` and ``RolloutMoved``; ``score`` logs every row that was asked, ``advance`` moves
+a rollout on the evidence of closed cohorts, ``serve`` answers single rows over HTTP with the same code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from noria.deployment.arms import days_to_decision
+from noria.deployment.bundles import Bundles
+from noria.deployment.live import Live, Rollout, state
+from noria.deployment.rollout import advance, begin, promote, rollback
+from noria.deployment.scoring import score
+
+if TYPE_CHECKING:
+    from noria.deployment.service import make_app, serve, sweep
+
+__all__ = [
+    "Bundles",
+    "Live",
+    "Rollout",
+    "advance",
+    "begin",
+    "days_to_decision",
+    "make_app",
+    "promote",
+    "rollback",
+    "score",
+    "serve",
+    "state",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("make_app", "serve", "sweep"):  # the HTTP libraries load only for whoever serves
+        from noria.deployment import service
+
+        return getattr(service, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

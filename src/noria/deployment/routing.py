@@ -1,0 +1,113 @@
+"""Who answers a prediction, and which act is taken: decided by hashes, so that asking twice gives the same answer.
+
+Three draws, independent of each other, each uniform in [0, 1):
+
+- the *variant* of a unit, salted by the system's name and the rollout's number: sticky within a rollout, drawn anew in the next.
+  A unit is the challenger's when its draw is below the share, so whoever is in at 5 % stays in at 25 %;
+- the *hold-out* of a unit, salted by the system's name alone: whoever is never acted on stays so;
+- the *exploration* of one prediction, by its id.
+
+Propensities are the chances that these draws had of giving what they gave, the hold-out's included: dividing by
+them is unbiased over all rows, without knowing which unit was held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.system import Decide
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+NOT_ACTING = 0.0
+
+
+def uniforms(names: Sequence[str], salt: str, *, draw: int = 0) -> Floats:
+    """One number in [0, 1) a name: 53 bits of sha256(salt, name). ``draw`` (0 to 3) takes other bits of the same hash.
+
+    >>> bool(uniforms(["a"], "s")[0] == uniforms(["a"], "s")[0])
+    True
+    """
+    start = hashlib.sha256(f"{salt}\x1f".encode())
+    at = slice(8 * draw, 8 * draw + 8)
+    raw = bytearray()
+    for name in names:
+        hashed = start.copy()
+        hashed.update(name.encode())
+        raw += hashed.digest()[at]
+    return (np.frombuffer(bytes(raw), ">u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def challenged(system: str, rollout: int, units: Sequence[str], share: float) -> Flags:
+    """Which units the challenger answers when ``share`` (0 to 1) of them are its own.
+
+    >>> five = challenged("late-flights", 1, ["a", "b", "c", "d"], 0.05)
+    >>> quarter = challenged("late-flights", 1, ["a", "b", "c", "d"], 0.25)
+    >>> bool((five <= quarter).all())
+    True
+    """
+    if share <= 0 or share >= 1:
+        return np.full(len(units), share >= 1)
+    return uniforms(units, f"variant\x1f{system}\x1f{rollout}") < share
+
+
+def held_out(system: str, units: Sequence[str], share: float) -> Flags:
+    """Which units are never acted on."""
+    if share <= 0:
+        return np.zeros(len(units), bool)
+    return uniforms(units, f"holdout\x1f{system}") < share
+
+
+@dataclass(frozen=True)
+class Acts:
+    """The act of each row and its propensity; both NaN where a person decides."""
+
+    act: Floats
+    propensity: Floats
+
+
+def acts(system: str, decide: Decide, policy: Floats, ids: Sequence[str], units: Sequence[str]) -> Acts:
+    """The acts taken: the policy's (``policy``, an index into ``decide.acts``), but for hold-out and exploration.
+
+    With ``e = decide.explore`` over ``k`` acts and ``h = decide.holdout``, the propensity of act ``a`` is
+    ``(1 - h) ((1 - e) [a is the policy's] + e / k) + h [a is not acting]``. Policies whose act is a number (the score itself,
+    a quantile) have no other act to try and none that means not acting: they neither explore nor hold out.
+
+    >>> import numpy as np
+    >>> acts("s", Decide(), np.array([1.0]), ["a@1"], ["a"])
+    Acts(act=array([1.]), propensity=array([1.]))
+    """
+    if not randomised(decide):
+        return Acts(policy, np.where(np.isnan(policy), np.nan, 1.0))
+    explore, hold, many = decide.explore, decide.holdout, len(decide.acts)
+    act = policy.copy()
+    if explore > 0:
+        trying = uniforms(ids, f"explore\x1f{system}") < explore
+        drawn = np.floor(uniforms(ids, f"explore\x1f{system}", draw=1) * many)
+        act = np.where(trying, drawn, act)
+    act = np.where(held_out(system, units, hold), NOT_ACTING, act)
+    chance = (1 - explore) * (act == policy) + explore / many
+    return Acts(act, (1 - hold) * chance + hold * (act == NOT_ACTING))
+
+
+def numeric(decide: Decide) -> bool:
+    """Whether the act is a number on a scale and not one of a few."""
+    return decide.policy.strip() == "score" or decide.policy.strip().startswith("quantile")
+
+
+def by_hand(decide: Decide) -> bool:
+    """Whether a person decides and the score is advice."""
+    return decide.policy.strip() == "human"
+
+
+def randomised(decide: Decide) -> bool:
+    """Whether the policy has acts that can be drawn."""
+    return not numeric(decide) and not by_hand(decide)

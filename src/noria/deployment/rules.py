@@ -1,0 +1,145 @@
+"""When a rollout moves: pure rules over the evidence of closed cohorts.
+
+Where acting does not change the label, the *paired* difference decides: both models' decisions valued on the same rows, whoever
+answered. It is a confidence sequence over days with the declared ``error``, so looking after every cohort is free; each side
+of it errs with half of that. The canary can then only veto, by software, sample ratio and gross harm between the arms.
+
+Where acting changes the label, a decision that was not taken has no outcome. Shadow then tests software only, and the
+randomised arms of the canary decide: compared within each day and ramp step, pooled over both.
+
+Unknown is never a pass: too few rows pause a rollout, and patience ends it without promotion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from noria.core import Check, Estimate, Verdict, duration, overall
+from noria.deployment.live import Rollout
+from noria.records import Stage
+from noria.system import Rollout as Rules
+
+UNKNOWN = Estimate(None)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a rollout.
+
+    ``waited`` is the closed time since the rollout came into its stage. ``paired`` and ``arms`` are the challenger's value per
+    prediction less the champion's (or doing nothing's): on the same rows, and between randomised units. ``margin`` is how much
+    worse still counts as not inferior, in the same units. ``software`` are the checks that need no labels. ``units`` counts
+    the challenger's closed units in the canary.
+    """
+
+    waited: timedelta
+    margin: float
+    paired: Estimate = UNKNOWN
+    arms: Estimate = UNKNOWN
+    software: tuple[Check, ...] = ()
+    units: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a rollout has to show. ``superior``: better than the champion, not only not inferior (a costlier recipe, or no champion).
+
+    ``randomised``: only randomised arms count. ``least`` units of the challenger's before a canary step says anything.
+    """
+
+    rules: Rules
+    superior: bool
+    randomised: bool
+    least: int = 30
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a rollout goes, and why."""
+
+    stage: Stage
+    share: float
+    step: int
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    reason: str
+
+
+def next_move(terms: Terms, at: Rollout, seen: Evidence) -> Move | None:
+    """The move that the evidence asks for, or ``None`` to stay."""
+    checks = (*seen.software, *_value_checks(terms, at, seen))
+    failed = [check for check in checks if check.verdict is Verdict.FAIL]
+    if failed:
+        names = ", ".join(sorted({check.name for check in failed}))
+        gone: Stage = "withdrawn" if at.stage == "shadow" else "rolled back"
+        return Move(gone, 0.0, at.step, Verdict.FAIL, checks, f"failed: {names}")
+    if at.stage == "full":
+        return None
+    forward = _shadow(terms, seen, checks) if at.stage == "shadow" else _canary(terms, at, seen, checks)
+    if forward is not None:
+        return forward
+    if seen.waited >= duration(terms.rules.patience):
+        said = f"no decision within {terms.rules.patience} of closed cohorts"
+        return Move("withdrawn", 0.0, at.step, Verdict.NOT_ENOUGH_DATA, checks, said)
+    return None
+
+
+def _shadow(terms: Terms, seen: Evidence, checks: tuple[Check, ...]) -> Move | None:
+    if seen.waited < duration(terms.rules.shadow) or overall(seen.software) is not Verdict.PASS:
+        return None
+    if terms.randomised:
+        if not terms.rules.canary:
+            return None
+        return _ahead(terms, 0, checks, "the software holds; randomised arms decide from here")
+    if not seen.paired.above(_bound(terms, seen)):
+        return None
+    return _ahead(terms, 0, checks, f"the paired value difference {seen.paired} is {_wanted(terms, seen)}")
+
+
+def _canary(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]) -> Move | None:
+    held = seen.waited >= duration(terms.rules.step)
+    if not held or overall(seen.software) is not Verdict.PASS or seen.units < terms.least:
+        return None
+    last = at.step + 1 >= len(terms.rules.canary)
+    if last and terms.randomised:
+        if not seen.arms.above(_bound(terms, seen)):
+            return None
+        return _ahead(terms, at.step + 1, checks, f"the arms' value difference {seen.arms} is {_wanted(terms, seen)}")
+    return _ahead(terms, at.step + 1, checks, f"held at {at.share:.0%} without a veto")
+
+
+def _ahead(terms: Terms, step: int, checks: tuple[Check, ...], reason: str) -> Move:
+    """The canary share ``step``, or everything when there is none left."""
+    if step < len(terms.rules.canary):
+        return Move("canary", float(terms.rules.canary[step]), step, Verdict.PASS, checks, reason)
+    return Move("full", 1.0, step, Verdict.PASS, checks, reason)
+
+
+def _bound(terms: Terms, seen: Evidence) -> float:
+    return 0.0 if terms.superior else -seen.margin
+
+
+def _wanted(terms: Terms, seen: Evidence) -> str:
+    return "above 0" if terms.superior else f"not below -{seen.margin:.4g}"
+
+
+def _value_checks(terms: Terms, at: Rollout, seen: Evidence) -> tuple[Check, ...]:
+    """The value differences as checks: FAIL is clear harm, PASS is what a promotion needs."""
+    found = []
+    if not terms.randomised:
+        found.append(_value_check("paired value", terms, seen, seen.paired))
+    if at.stage == "canary":
+        arms = _value_check("value between the arms", terms, seen, seen.arms)
+        found.append(arms)
+    return tuple(found)
+
+
+def _value_check(name: str, terms: Terms, seen: Evidence, estimate: Estimate) -> Check:
+    if estimate.below(-seen.margin):
+        verdict, bound = Verdict.FAIL, -seen.margin
+    elif estimate.above(_bound(terms, seen)):
+        verdict, bound = Verdict.PASS, _bound(terms, seen)
+    else:
+        verdict, bound = Verdict.NOT_ENOUGH_DATA, _bound(terms, seen)
+    return Check(name, verdict, estimate=estimate, bound=bound)

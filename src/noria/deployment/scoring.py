@@ -1,0 +1,256 @@
+"""Batch scoring: every row that was asked is logged once, under what was in force at its own time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from noria import features as feature_room
+from noria.core import Window, duration
+from noria.deployment import routing
+from noria.deployment.bundles import Answers, Bundles, answer
+from noria.deployment.live import History, Live, Rollout, history
+from noria.measure import columns_read
+from noria.records import Entry, Scored
+from noria.system import Every, Last, Seasonal, System
+from noria.tables import PREDICTIONS, SHADOW, TIME
+
+if TYPE_CHECKING:
+    from noria.store import Home
+
+Floats = NDArray[np.float64]
+FIXED = tuple(PREDICTIONS.columns)
+
+
+def score(
+    home: Home, system: System, window: Window, spine: pl.DataFrame, features: pl.DataFrame, *, bundles: Bundles | None = None
+) -> Entry[Scored] | None:
+    """Scores and logs the rows of ``spine``, asked in ``window``.
+
+    Parameters
+    ----------
+    spine:
+        Columns of the predicted row with ``_id`` and ``_time`` (when it was asked).
+    features:
+        ``_id`` and one column a feature, in the order of ``spine``.
+    bundles:
+        Loaded models, to share between turns; by default they are loaded anew.
+
+    One commit to ``predictions`` and, while a rollout or its guard lasts, one to ``shadow``, published together with the record.
+    Returns ``None`` for an empty spine, and the record that is there already when the window was scored before.
+    """
+    key = f"score/{window.end.isoformat()}"
+    known = home.ledger.find(key)
+    if known is not None or spine.is_empty():
+        return known  # type: ignore[return-value]  # the key names the kind
+    made = logged(system, history(home), spine, features, bundles=bundles or Bundles(home), now=home.clock.now())
+    commits = [home.lake.write("predictions", made.predictions, key=key)]
+    if not made.shadow.is_empty():
+        commits.append(home.lake.write("shadow", made.shadow, key=key))
+    record = made.record(system, window, commits[0].rows)
+    return home.commit(record, key=key, parents=made.parents, tables=commits)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The rows for the two tables, and what the record counts of them."""
+
+    predictions: pl.DataFrame
+    shadow: pl.DataFrame
+    parents: tuple[str, ...]
+    refused: int
+    unknown: int
+
+    def record(self, system: System, window: Window, rows: str) -> Scored:
+        frame = self.predictions
+        late = frame.filter(pl.col("_scored_at") - pl.col("_time") > duration(system.every)).height
+        return Scored(
+            window=window,
+            n=frame.height,
+            rows=rows,
+            variants=dict(sorted(Counter(frame["_variant"].to_list()).items())),
+            releases=dict(sorted(Counter(frame["_release"].to_list()).items())),
+            acts=_counted(system, frame["_act"]),
+            late=late,
+            unknown=self.unknown,
+            refused=self.refused,
+        )
+
+
+def logged(
+    system: System, past: History, spine: pl.DataFrame, features: pl.DataFrame, *, bundles: Bundles, now: datetime
+) -> Logged:
+    """The predictions of ``spine``, each under the state in force at its own time; nothing is written."""
+    rows = with_context(system, spine, features)
+    place = np.array([past.place(moment) for moment in rows["_time"].to_list()])
+    predictions, shadows, parents = [], [], list[str]()
+    refused = unknown = 0
+    for number in np.unique(place):
+        part, live = rows.filter(pl.Series(place == number)), past.states[int(number)]
+        made = _under(system, live, part, bundles)
+        predictions.append(made.predictions)
+        shadows += made.shadow
+        refused, unknown = refused + made.refused, unknown + made.unknown
+        parents += [entry for entry in live.parents if entry not in parents]
+    frame = pl.concat(predictions).with_columns(
+        _features=pl.lit(feature_room.plan(system).id), _scored_at=pl.lit(now, dtype=TIME)
+    )
+    rest = [name for name in frame.columns if name not in FIXED]
+    frame = frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
+    shadow = pl.concat(shadows) if shadows else pl.DataFrame(schema=SHADOW.columns)
+    return Logged(frame.sort(PREDICTIONS.order), shadow.sort(SHADOW.order), tuple(parents), refused, unknown)
+
+
+@dataclass(frozen=True)
+class _Part:
+    predictions: pl.DataFrame
+    shadow: list[pl.DataFrame]
+    refused: int
+    unknown: int
+
+
+def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> _Part:
+    """The predictions of rows that were all asked under the same state."""
+    n, units, rollout = rows.height, rows["_unit"].to_list(), live.rollout
+    mine = np.zeros(n, bool)
+    share = rollout.share if rollout is not None and rollout.stage == "canary" else 0.0
+    if rollout is not None:
+        mine = routing.challenged(system.name, rollout.number, units, share)
+    said = {sha: answer(system, bundles, sha, rows) for sha in _asked(system, live, rows)}
+    champion = said.get(live.champion) if live.champion else None
+    challenger = said.get(rollout.challenger) if rollout else None
+    answered = _choose(mine, challenger, champion, n)
+    taken = routing.acts(system.name, system.decide, answered.act, rows["_id"].to_list(), units)
+    release = np.where(mine, rollout.challenger if rollout else "", live.champion or "")
+    silent = release == ""  # doing nothing answered: there is no score and no act of ours
+    frame = rows.with_columns(
+        _score=_column(answered.score),
+        _scores=_lists(answered.scores, n),
+        _act=_column(np.where(silent, np.nan, taken.act)),
+        _act_propensity=_column(np.where(silent | np.isnan(taken.act), np.nan, taken.propensity)),
+        _variant=pl.Series(np.where(mine, routing.CHALLENGER, routing.CHAMPION).tolist(), dtype=pl.String),
+        _variant_propensity=_column(np.where(mine, share, 1 - share)),
+        _release=pl.Series(release.tolist(), dtype=pl.String),
+    )
+    shadow = _shadow(live, rows, mine, said)
+    return _Part(frame, shadow, int(answered.refused.sum()), int(answered.unknown.sum()))
+
+
+def _asked(system: System, live: Live, rows: pl.DataFrame) -> list[str]:
+    """The bundles that have something to say about ``rows``: the champion, the challenger, and the champion before while it guards."""
+    asked = [live.champion, live.rollout.challenger if live.rollout else None]
+    if live.guarded is not None and rows["_time"].min() <= guarded_until(system, live.guarded):  # type: ignore[operator]  # a time
+        asked.append(live.guarded.champion)
+    return [sha for sha in dict.fromkeys(asked) if sha]
+
+
+def guarded_until(system: System, rollout: Rollout) -> datetime:
+    """Until when the champion before keeps scoring in shadow after a rollout has become full."""
+    return rollout.moved + duration(system.rollout.shadow)
+
+
+def _choose(mine: NDArray[np.bool_], challenger: Answers | None, champion: Answers | None, n: int) -> Answers:
+    """Each row's answer from the bundle that it was routed to."""
+    no_row = np.zeros(n, bool)
+    nothing = Answers(np.full(n, np.nan), None, np.full(n, routing.NOT_ACTING), no_row, no_row)
+    yes, no = challenger or nothing, champion or nothing
+    scores = None
+    if yes.scores is not None or no.scores is not None:
+        width = next(some.shape[1] for some in (yes.scores, no.scores) if some is not None)
+        empty = np.full((n, width), np.nan)
+        scores = np.where(
+            mine[:, None], yes.scores if yes.scores is not None else empty, no.scores if no.scores is not None else empty
+        )
+    return Answers(
+        np.where(mine, yes.score, no.score),
+        scores,
+        np.where(mine, yes.act, no.act),
+        np.where(mine, yes.refused, no.refused),
+        np.where(mine, yes.unknown, no.unknown),
+    )
+
+
+def _shadow(live: Live, rows: pl.DataFrame, mine: NDArray[np.bool_], said: dict[str, Answers]) -> list[pl.DataFrame]:
+    """What the bundles that did not answer would have said and done."""
+    found = []
+    for sha, other in said.items():
+        is_challenger = live.rollout is not None and sha == live.rollout.challenger
+        if sha == live.champion:
+            quiet = mine
+        else:
+            quiet = ~mine if is_challenger else np.ones(rows.height, bool)
+        if not quiet.any():
+            continue
+        frame = rows.select("_id", "_time").with_columns(
+            _release=pl.lit(sha), _score=_column(other.score), _scores=_lists(other.scores, rows.height), _act=_column(other.act)
+        )
+        found.append(frame.filter(pl.Series(quiet)).select(*(pl.col(name).cast(kind) for name, kind in SHADOW.columns.items())))
+    return found
+
+
+def with_context(system: System, spine: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
+    """``_id``, ``_time``, ``_unit``, the context columns and the features, in the order of ``spine``."""
+    context = [name for name in context_columns(system, spine.columns) if name not in features.columns]
+    head = spine.select("_id", pl.col("_time").cast(TIME), units(system, spine), *context)
+    return pl.concat([head, features.drop("_id")], how="horizontal")
+
+
+def units(system: System, spine: pl.DataFrame) -> pl.Series:
+    """What is assigned to a variant: the declared column, by default the key; the row's own id where that is null."""
+    own = spine["_id"].str.replace(r"@[^@]*$", "")
+    unit = system.rollout.unit
+    if unit is None or unit not in spine.columns:
+        return own.alias("_unit")
+    return spine[unit].cast(pl.String).fill_null(own).alias("_unit")
+
+
+def context_columns(system: System, available: list[str]) -> list[str]:
+    """The columns of the predicted row that later steps read besides the features.
+
+    They are the key and the unit, those that the label, the outcomes and the baselines are looked up by, the slices, the sensitive
+    ones, and those that the value, the outcomes' conditions and the time of asking are written in.
+    """
+    source = system.predict.of if isinstance(system.predict, Every) else system.predict
+    key = (source.key,) if isinstance(source.key, str) else tuple(source.key)
+    wanted = {*key, system.rollout.unit, *system.objective.slices, *system.objective.sensitive}
+    for by in (system.label.by, *(outcome.by for outcome in system.outcomes.values())):
+        wanted |= _names(by)
+    for recipe in system.recipes:
+        if isinstance(recipe, Last | Seasonal):
+            wanted |= _names(recipe.by)
+    for text in (system.objective.value.sql, system.label.observed_when):
+        wanted |= set(columns_read(text)) if text else set()
+    return [name for name in available if name in wanted and not name.startswith("_")]
+
+
+def _names(by: object) -> set[str]:
+    if by is None:
+        return set()
+    return {by} if isinstance(by, str) else set(by)  # type: ignore[call-overload]  # names, or a mapping from names
+
+
+def _column(values: Floats) -> pl.Series:
+    return pl.Series(values, dtype=pl.Float64).fill_nan(None)
+
+
+def _lists(values: Floats | None, n: int) -> pl.Series:
+    if values is None:
+        return pl.Series([None] * n, dtype=pl.List(pl.Float64))
+    rows = [row if np.isfinite(row).all() else None for row in values]
+    return pl.Series([None if row is None else row.tolist() for row in rows], dtype=pl.List(pl.Float64))
+
+
+def _counted(system: System, act: pl.Series) -> dict[str, float]:
+    """Rows by act (by index into the declared acts); for numeric acts their sum. Null acts count as ``none``."""
+    known = act.drop_nulls()
+    found: dict[str, float] = {"none": float(act.null_count())} if act.null_count() else {}
+    if routing.numeric(system.decide):
+        return found | ({"sum": float(f"{known.sum():.12g}")} if len(known) else {})
+    counted = sorted(Counter(known.to_list()).items())
+    return found | {f"{value:g}": float(count) for value, count in counted}
