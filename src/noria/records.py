@@ -157,11 +157,31 @@ class RawFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class ColumnDay(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A column of a source on one day: missing values, range and mean of numbers, counts of values (``None``: not texts, or too many)."""
+
+    nulls: int = 0
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    values: dict[str, int] | None = None
+
+
+class DaySummary(msgspec.Struct, frozen=True):
+    """The rows of a batch that became known on one UTC day (``day`` is its end); ``newest`` is the last time among them."""
+
+    day: datetime
+    n: int
+    newest: datetime
+    columns: dict[str, ColumnDay]
+
+
 class Ingested(Record, frozen=True, kw_only=True, tag="ingested"):
     """What came in from one source up to a time. ``received = accepted + quarantined``; ``reasons`` counts the quarantined.
 
     ``first`` and ``last`` bound the rows' own times; ``late`` counts rows that arrived after a turn that should have seen them;
-    ``restated`` those that give an earlier row a new content. ``rows`` is the hash of the accepted rows.
+    ``restated`` those that give an earlier row a new content. ``rows`` is the hash of the accepted rows. ``days`` summarises the accepted rows by day:
+    what verification compares later days with.
     """
 
     STEP = "data"
@@ -177,6 +197,7 @@ class Ingested(Record, frozen=True, kw_only=True, tag="ingested"):
     last: datetime | None = None
     late: int = 0
     restated: int = 0
+    days: tuple[DaySummary, ...] = ()
 
 
 class Blocked(Record, frozen=True, kw_only=True, tag="blocked"):
@@ -340,6 +361,7 @@ class Scored(Record, frozen=True, kw_only=True, tag="scored"):
     n: int
     rows: str
     variants: dict[str, int]
+    releases: dict[str, int] = {}
     acts: dict[str, float]
     late: int = 0
     unknown: int = 0

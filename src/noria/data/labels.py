@@ -1,0 +1,350 @@
+"""Labels and their maturity.
+
+A label may be *known* early, but nothing may use it before its whole cohort is *closed*: whoever takes labels as they arrive selects by
+outcome. A cohort is what was asked in one window of ``system.every``; it closes when horizon, ``within`` and lateness have passed since its
+end. Rows that come after that make a new revision of the cohorts whose labels they change; the old revision is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from noria.core import Window, duration, micros
+from noria.core.window import EPOCH, floor
+from noria.data.columns import quoted
+from noria.data.times import maturity, next_edge, reach
+from noria.measure import closed_until
+from noria.records import CohortClosed, Entry, Ingested, Scored
+from noria.store import Home
+from noria.store.content import rows_hash
+from noria.system import Every, Label, Outcome, Request, Source, System
+from noria.tables import OUTCOMES, PREDICTIONS, SOURCE, source_table
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_MICRO = timedelta(microseconds=1)
+
+
+def close(home: Home, system: System, now: datetime) -> list[Entry[CohortClosed]]:
+    """Closes every cohort that is due, and revises those whose labels late rows have changed, in one transaction.
+
+    Only rows known by ``now`` count. Cohorts without predictions have no record.
+    """
+    every = duration(system.every)
+    done = closed_until(home)
+    due = Window(done or EPOCH, floor(now - maturity(system), every))
+    frames: list[tuple[pl.DataFrame, dict[datetime, int]]] = []
+    if due.end > due.start:
+        found = labelled(home, system, due, now)
+        frames.append((found, dict.fromkeys(found["_cohort"].unique(), 0)))
+    if done is not None and (late := _touched(home, system, done, now)):
+        revised = labelled(home, system, Window(min(late) - every, max(late)), now, only=late)
+        frames.append(_changed(home, revised))
+    return _written(home, frames, every, now)
+
+
+def labelled(home: Home, system: System, window: Window, now: datetime, *, only: Iterable[datetime] = ()) -> pl.DataFrame:
+    """The labels and outcomes of the predictions asked in ``window``, as known at ``now``.
+
+    Returns the columns of ``outcomes`` but for ``_revision``, and ``_silent``. ``only`` restricts to cohorts by their ends.
+    """
+    every = duration(system.every) // _MICRO
+    table = home.lake.schema(PREDICTIONS.name)
+    scan = home.lake.scan(PREDICTIONS.name, _time=(window.start, window.end))
+    if table is None or not scan.files:
+        return _empty(system)
+    pairs = {pair for found in _wanted(system) for pair in _by(system, found)}
+    asked = sorted({mine for mine, _ in pairs})
+    cohort = f"make_timestamptz((epoch_us(_time) + {every - 1}) // {every} * {every})"
+    chosen = "" if not only else f" and {cohort} in ({', '.join(_at(end) for end in sorted(only))})"
+    observed = _observed(system.label)
+    columns = "".join(f", {quoted(c)}" for c in asked)
+    query = [
+        f"with asked as (select _id, _time, {cohort} as _cohort{columns}, {observed} as _observed from predictions "
+        f"where _time > {_at(window.start)} and _time <= {_at(window.end)}{chosen} "
+        "qualify row_number() over (partition by _id order by _time) = 1)"
+    ]
+    tables: dict[str, Any] = {"predictions": scan}
+    sources = {found.source.name: found.source for found in _wanted(system)}
+    names = {name: f"source{place}" for place, name in enumerate(sources)}
+    for name, source in sources.items():
+        begins = window.start + duration(system.label.horizon)
+        furthest = max(_length(system, found) for found in _wanted(system) if found.source.name == name)
+        tables[names[name]] = home.lake.scan(source_table(name), _time=(begins, window.end + furthest))
+        query.append(_newest(source, names[name], begins, window.end + furthest, now))
+    query.append(_matches(system, system.label, "label", f"new_{names[system.label.source.name]}"))
+    for place, outcome in enumerate(system.outcomes.values()):
+        query.append(_matches(system, outcome, f"outcome{place}", f"new_{names[outcome.source.name]}"))
+    select = _answer(system) + " order by _time, _id"
+    found = home.engine.sql(", ".join(query) + " " + select, **_typed(tables, sources, names, system))
+    return found.with_columns(pl.col(name).cast(pl.Float64) for name in system.outcomes if found.schema[name].is_numeric() or found.schema[name] == pl.Null)
+
+
+# ----------------------------------------------------------------------------------------------------------- the query
+
+
+def _at(moment: datetime) -> str:
+    return f"make_timestamptz({micros(moment)})"
+
+
+def _wanted(system: System) -> tuple[Label | Outcome, ...]:
+    return (system.label, *system.outcomes.values())
+
+
+def _by(system: System, found: Label | Outcome) -> tuple[tuple[str, str], ...]:
+    """(column of the predicted row, column of the source) pairs that tie a label to its prediction."""
+    return by_pairs(found, predicted_keys(system))
+
+
+def by_pairs(found: Label | Outcome, keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The pairs as declared; without any, the predicted row's key under its own names."""
+    by = found.by
+    if by is None:
+        return tuple((key, key) for key in keys)
+    if isinstance(by, str):
+        return ((by, by),)
+    return tuple(by.items()) if isinstance(by, Mapping) else tuple((name, name) for name in by)
+
+
+def predicted_keys(system: System) -> tuple[str, ...]:
+    """The columns that tell predicted entities apart."""
+    asked = system.predict
+    if isinstance(asked, Request):
+        return (asked.key,) if isinstance(asked.key, str) else tuple(asked.key)
+    return asked.of.keys if isinstance(asked, Every) else asked.keys
+
+
+def _length(system: System, found: Label | Outcome) -> timedelta:
+    return duration(system.label.horizon) + duration(found.within)
+
+
+def _observed(label: Label) -> str:
+    """SQL for whether the label can be seen at all, over the predictions; ``act`` reads the logged act. Unknown is not seen."""
+    if not label.observed_when:
+        return "true"
+    import sqlglot
+    from sqlglot import exp
+
+    def place(node: Any) -> Any:
+        if isinstance(node, exp.Column) and not node.table and node.name.lower() == "act":
+            return sqlglot.parse_one("(_act > 0)", read="duckdb")
+        return node
+
+    return f"({sqlglot.parse_one(label.observed_when, read='duckdb').transform(place).sql(dialect='duckdb')})"
+
+
+def _newest(source: Source, table: str, begins: datetime, ends: datetime, now: datetime) -> str:
+    """The newest version known of each row of a source within a span of time."""
+    identity = ", ".join([*(quoted(k) for k in source.keys), "_time"]) if source.keys else "_row"
+    return (
+        f"new_{table} as (select * from {table} where _known <= {_at(now)} and _time > {_at(begins)} and _time <= {_at(ends)} "
+        f"qualify row_number() over (partition by {identity} order by _known desc, _row desc) = 1)"
+    )
+
+
+def _matches(system: System, found: Label | Outcome, name: str, table: str) -> str:
+    """What the rows that match each prediction say: value, when it was known, how many there are, whether any is censored."""
+    how = found.how if isinstance(found, Label) else "first"
+    censored = f"coalesce(({found.censored_when}), false)" if isinstance(found, Label) and found.censored_when else "false"
+    value = "true" if how == "count" and found.expression.strip() == "*" else found.expression
+    horizon, length = duration(system.label.horizon) // _MICRO, _length(system, found) // _MICRO
+    pairs = _by(system, found)
+    same = "".join(f"asked.{quoted(mine)} = rows.{quoted(theirs)} and " for mine, theirs in pairs)
+    kept = "".join(f"{quoted(theirs)}, " for theirs in sorted({theirs for _, theirs in pairs}))
+    rows = f"select {kept}_time, _known, _row, ({value}) as _value, {censored} as _censored from {table}"
+    joined = (
+        f"select asked._id, rows._known, rows._value, rows._censored from asked join ({rows}) rows on {same}"
+        f"epoch_us(rows._time) > epoch_us(asked._time) + {horizon} and epoch_us(rows._time) <= epoch_us(asked._time) + {length}"
+    )
+    if how == "first":
+        joined += " qualify row_number() over (partition by asked._id order by rows._time, rows._known, rows._row) = 1"
+        return f"{name} as (select _id, _value, _known, 1 as _n, _censored from ({joined}))"
+    all_of, known = {
+        "any": ("bool_or(cast(_value as BOOLEAN))", "coalesce(min(_known) filter (cast(_value as BOOLEAN)), max(_known))"),
+        "sum": ("cast(sum(cast(_value as DECIMAL(38, 6))) as DOUBLE)", "max(_known)"),
+        "count": ("count(*) filter (_value is not null and not (typeof(_value) = 'BOOLEAN' and cast(_value as VARCHAR) = 'false'))", "max(_known)"),
+    }[how]
+    return f"{name} as (select _id, {all_of} as _value, {known} as _known, count(*) as _n, bool_or(_censored) as _censored from ({joined}) group by _id)"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+def _answer(system: System) -> str:
+    """From matches to labels: silence, censoring, what cannot be seen, the type of the task."""
+    label = system.label
+    cast = {"binary": "cast(cast({} as BOOLEAN) as DOUBLE)", "regression": "cast({} as DOUBLE)", "multiclass": "cast({} as VARCHAR)"}[system.task]
+    value = (
+        "case when not coalesce(asked._observed, false) or coalesce(label._censored, false) then null "
+        f"when label._n is null then {cast.format(_literal(label.otherwise))} else {cast.format('label._value')} end"
+    )
+    as_label, as_class = (value, "cast(null as VARCHAR)") if system.task != "multiclass" else ("cast(null as DOUBLE)", value)
+    parts = [f"{as_label} as _label", f"{as_class} as _class", "label._known as _known", f"label._n is null and ({value}) is not null as _silent"]
+    joins = ["left join label on label._id = asked._id"]
+    for place, (name, outcome) in enumerate(system.outcomes.items()):
+        default = _literal(outcome.otherwise)
+        parts.append(f"case when outcome{place}._n is null then {default} else outcome{place}._value end as {quoted(name)}")
+        joins.append(f"left join outcome{place} on outcome{place}._id = asked._id")
+    return f"select asked._id, asked._time, asked._cohort, {', '.join(parts)} from asked {' '.join(joins)}"
+
+
+def _typed(tables: dict[str, Any], sources: dict[str, Source], names: dict[str, str], system: System) -> dict[str, Any]:
+    """Tables of sources that never had a row get the columns that expressions name, so that the query still has a meaning."""
+    for name, source in sources.items():
+        scan = tables[names[name]]
+        if set(scan.schema) <= set(SOURCE.columns):
+            tables[names[name]] = _bare(source, system)
+    return tables
+
+
+def _bare(source: Source, system: System) -> pl.DataFrame:
+    from noria.features.binding import columns_of
+
+    columns: dict[str, Any] = dict.fromkeys(source.keys, pl.String)
+    for found in _wanted(system):
+        if found.source.name == source.name:
+            texts = [found.expression, getattr(found, "censored_when", None) or "true"]
+            columns |= {c: pl.Null for text in texts for c in sorted(columns_of(text)) if c not in columns}
+            columns |= {theirs: pl.String for _, theirs in _by(system, found) if theirs not in columns}
+    return pl.DataFrame(schema=columns | dict(SOURCE.columns))
+
+
+def _empty(system: System) -> pl.DataFrame:
+    kept = {name: kind for name, kind in OUTCOMES.columns.items() if name != "_revision"}
+    return pl.DataFrame(schema=kept | {"_silent": pl.Boolean} | dict.fromkeys(system.outcomes, pl.Float64))
+
+
+# ----------------------------------------------------------------------------------------------------------- revisions
+
+
+class Late(NamedTuple):
+    """Which late rows can matter: known in (``after``, ``now``], happened in (``low``, ``edge``], for cohorts that ended by ``done``."""
+
+    after: datetime
+    now: datetime
+    low: datetime | None
+    edge: datetime
+    done: datetime
+
+
+def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[datetime]:
+    """The ends of closed cohorts whose labels rows that became known since they closed may change."""
+    last = home.ledger.latest(CohortClosed)
+    assert last is not None
+    every = duration(system.every)
+    touched: set[datetime] = set()
+    edge = done + reach(system)
+    for source in {found.source.name: found.source for found in _wanted(system)}.values():
+        batches = home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", since=last.at)
+        first = min((b.record.first for b in batches if b.record.first is not None), default=None)
+        delayed = source.known is not None
+        if not delayed and (first is None or first > edge):
+            continue
+        low = None if first is None else first - _MICRO
+        touched |= _cohorts_of(home, system, source, Late(last.at, now, None if delayed else low, edge, done))
+    return sorted(touched | _asked_late(home, system, last.at, every, done))
+
+
+def _asked_late(home: Home, system: System, after: datetime, every: timedelta, done: datetime) -> set[datetime]:
+    """Closed cohorts that got predictions since: rows to predict that came late."""
+    if not isinstance(system.predict, Source):
+        return set()
+    batches = home.ledger.read(Ingested, prefix=f"ingest/{system.predict.name}/", since=after)
+    first = min((b.record.first for b in batches if b.record.first is not None), default=None)
+    if first is None or first > done:
+        return set()
+    scan = home.lake.scan(PREDICTIONS.name, _time=(first - _MICRO, done), _scored_at=(after, None))
+    if not scan.files:
+        return set()
+    rows = home.engine.sql(f"select distinct _time from p where _time <= {_at(done)} and _scored_at > {_at(after)}", p=scan)
+    return {next_edge(moment, every) for moment in rows["_time"].to_list()}
+
+
+def _cohorts_of(home: Home, system: System, source: Source, late: Late) -> set[datetime]:
+    """Cohorts with a prediction that a row known since they closed belongs to."""
+    scan = home.lake.scan(source_table(source.name), _known=(late.after, late.now), _time=(late.low, late.edge))
+    if not scan.files:
+        return set()
+    known = f"_known > {_at(late.after)} and _known <= {_at(late.now)} and _time <= {_at(late.edge)}"
+    rows = home.engine.sql(f"select * from late where {known}", late=scan)
+    first, last = rows["_time"].min(), rows["_time"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return set()
+    predictions = home.lake.scan(PREDICTIONS.name, _time=(first - reach(system) - _MICRO, min(last, late.done)))
+    horizon, step, found = duration(system.label.horizon) // _MICRO, duration(system.every) // _MICRO, set()
+    for wanted in _wanted(system):
+        if wanted.source.name != source.name:
+            continue
+        same = "".join(f"p.{quoted(mine)} = l.{quoted(theirs)} and " for mine, theirs in _by(system, wanted))
+        query = (
+            f"select distinct (epoch_us(p._time) + {step - 1}) // {step} * {step} as cohort from p join l on {same}"
+            f"epoch_us(l._time) > epoch_us(p._time) + {horizon} and epoch_us(l._time) <= epoch_us(p._time) + {_length(system, wanted) // _MICRO} "
+            f"where p._time <= {_at(late.done)}"
+        )
+        found |= {EPOCH + timedelta(microseconds=int(end)) for end in home.engine.sql(query, p=predictions, l=rows)["cohort"].to_list()}
+    return found
+
+
+def _changed(home: Home, found: pl.DataFrame) -> tuple[pl.DataFrame, dict[datetime, int]]:
+    """Of recomputed cohorts those whose labels differ from the newest revision, with the number of the next."""
+    revisions: dict[datetime, int] = {}
+    said = [c for c in found.columns if c not in ("_silent", "_cohort")]
+    for end in found["_cohort"].unique().sort().to_list():
+        before = home.lake.read(OUTCOMES.name, _cohort=(end - _MICRO, end))
+        if before.is_empty():
+            revisions[end] = 0
+            continue
+        newest = int(before["_revision"].max())  # type: ignore[arg-type]  # whole numbers
+        old = before.filter(pl.col("_revision") == newest).sort("_time", "_id")
+        new = found.filter(pl.col("_cohort") == end).sort("_time", "_id")
+        shared = [c for c in said if c in old.columns]
+        if not new.select(shared).cast({c: old.schema[c] for c in shared}).equals(old.select(shared)):
+            revisions[end] = newest + 1
+    return found.filter(pl.col("_cohort").is_in(list(revisions))), revisions
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def _written(home: Home, frames: list[tuple[pl.DataFrame, dict[datetime, int]]], every: timedelta, now: datetime) -> list[Entry[CohortClosed]]:
+    parts, items = [], []
+    parents = [entry.id for entry in (home.ledger.latest(Scored),) if entry is not None]
+    for found, revisions in reversed(frames):  # revisions first: the last record of a turn is then its newest cohort
+        for end, revision in sorted(revisions.items()):
+            rows = found.filter(pl.col("_cohort") == end).with_columns(pl.lit(revision, pl.Int32).alias("_revision"))
+            written = rows.drop("_silent").sort(*OUTCOMES.order)
+            parts.append(written)
+            record = cohort_record(rows, Window(end - every, end), revision, rows_hash(written))
+            items.append((record, f"cohort/{end.isoformat()}/{revision}", parents))
+    if not items:
+        return []
+    table = pl.concat(parts).sort(*OUTCOMES.order)
+    commit = home.lake.write(OUTCOMES.name, table, key=f"outcomes/{now.isoformat()}")
+    return home.commit_all(items, tables=[commit])  # type: ignore[return-value]  # all of these are CohortClosed
+
+
+def cohort_record(rows: pl.DataFrame, window: Window, revision: int, content: str) -> CohortClosed:
+    """What a cohort's rows come to. The delay's quantiles are over labels that came, in hours."""
+    missing = pl.col("_label").is_null() & pl.col("_class").is_null()
+    known = rows.filter(~missing)
+    delay = known.filter(~pl.col("_silent")).select((pl.col("_known") - pl.col("_time")).dt.total_microseconds() / 3.6e9).to_series()
+    labels = known["_label"].drop_nulls().to_list()
+    return CohortClosed(
+        window=window,
+        revision=revision,
+        n=rows.height,
+        labelled=known.height,
+        silent=int(known["_silent"].sum()),
+        mean=float(f"{math.fsum(labels) / len(labels):.12g}") if labels else None,
+        delay={name: round(float(delay.quantile(q, "linear") or 0.0), 6) for name, q in QUANTILES.items()} if len(delay) else {},
+        rows=content,
+    )

@@ -1,0 +1,47 @@
+"""How long things take to become known: delays of sources, maturity of labels, the gap between the parts of a training set."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from noria.core import SettingsError, duration
+from noria.core.window import EPOCH
+from noria.system import Source, System
+
+MONTH = "1mo"
+
+
+def delay_of(source: Source) -> timedelta | str:
+    """When a row could be used: how long after its time, or the name of the column that says it.
+
+    >>> delay_of(Source("weather", known="1h"))
+    datetime.timedelta(seconds=3600)
+    >>> delay_of(Source("bookings", known="booked_at"))
+    'booked_at'
+    """
+    if source.known is None:
+        return timedelta(0)
+    try:
+        return duration(source.known)
+    except SettingsError:
+        return source.known
+
+
+def reach(system: System) -> timedelta:
+    """How long after asking a label's row may still happen: horizon and ``within``."""
+    return duration(system.label.horizon) + duration(system.label.within)
+
+
+def maturity(system: System) -> timedelta:
+    """How long after its end a cohort closes: horizon, ``within`` and lateness."""
+    return reach(system) + duration(system.label.lateness)
+
+
+def next_edge(moment: datetime, every: timedelta) -> datetime:
+    """The first boundary of the grid ``every`` (counted from 1970) that is not before ``moment``: the end of its cohort.
+
+    >>> from datetime import UTC
+    >>> next_edge(datetime(2013, 1, 1, 6, tzinfo=UTC), timedelta(days=1)).isoformat()
+    '2013-01-02T00:00:00+00:00'
+    """
+    return EPOCH - (EPOCH - moment) // every * every
