@@ -44,7 +44,10 @@ class Artifacts:
         except OSError as error:
             raise Corrupt(f"{place} cannot be read: {error.strerror or error}", hint="restore it from a backup") from error
         if digest_bytes(data) != sha256:
-            raise Corrupt(f"{place} is not what was stored: its sha256 differs from its name", hint="restore it from a backup, or train again")
+            raise Corrupt(
+                f"{place} is not what was stored: its sha256 differs from its name",
+                hint="restore it from a backup, or train again",
+            )
         return data
 
     def path(self, sha256: str) -> Path:

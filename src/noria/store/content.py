@@ -27,7 +27,12 @@ _SIMPLE: dict[str, pl.DataType] = {
     "timestamp_ntz": pl.Datetime("us"),
 }
 _NAMES = {kind: name for name, kind in _SIMPLE.items()}
-_WIDER: dict[pl.DataType, pl.DataType] = {pl.UInt8(): pl.Int16(), pl.UInt16(): pl.Int32(), pl.UInt32(): pl.Int64(), pl.UInt64(): pl.Int64()}
+_WIDER: dict[pl.DataType, pl.DataType] = {
+    pl.UInt8(): pl.Int16(),
+    pl.UInt16(): pl.Int32(),
+    pl.UInt32(): pl.Int64(),
+    pl.UInt64(): pl.Int64(),
+}
 
 
 def stored_type(kind: pl.DataType, column: str) -> pl.DataType:
@@ -54,7 +59,10 @@ def stored_type(kind: pl.DataType, column: str) -> pl.DataType:
         return pl.List(stored_type(inner if isinstance(inner, pl.DataType) else inner(), column))
     if isinstance(kind, pl.Struct):
         return pl.Struct({field.name: stored_type(_instance(field.dtype), column) for field in kind.fields})
-    raise Conflict(f"the column {column!r} has the type {kind}, which a table cannot hold", hint="cast it to a number, string, time, list or struct")
+    raise Conflict(
+        f"the column {column!r} has the type {kind}, which a table cannot hold",
+        hint="cast it to a number, string, time, list or struct",
+    )
 
 
 def stored(frame: pl.DataFrame, known: Schema | None) -> pl.DataFrame:
@@ -72,7 +80,9 @@ def stored(frame: pl.DataFrame, known: Schema | None) -> pl.DataFrame:
             continue
         wanted = stored_type(kind, name)
         if there is not None and wanted != there:
-            raise Conflict(f"the column {name!r} was {there} and now comes as {wanted}", hint="cast it, or write it under a new name")
+            raise Conflict(
+                f"the column {name!r} was {there} and now comes as {wanted}", hint="cast it, or write it under a new name"
+            )
         if wanted != kind:
             casts.append(pl.col(name).cast(wanted))
     return frame.with_columns(casts) if casts else frame
@@ -130,25 +140,28 @@ def rows_hash(frame: pl.DataFrame) -> str:
 
 def _feed(hasher: Any, column: pl.Series) -> None:
     kind = column.dtype
-    missing = column.is_null()
-    hasher.update(np.packbits(missing.to_numpy()).tobytes())
+    nulls = column.null_count()
+    hasher.update(np.packbits(column.is_null().to_numpy()).tobytes() if nulls else b"\0")
     if isinstance(kind, pl.List):
-        hasher.update(column.list.len().fill_null(0).cast(pl.Int64).to_numpy().tobytes())
-        _feed(hasher, column.filter(column.list.len().fill_null(0) > 0).explode())
+        lengths = column.list.len().fill_null(0)
+        hasher.update(lengths.cast(pl.Int64).to_numpy().tobytes())
+        _feed(hasher, column.filter(lengths > 0).explode())
     elif isinstance(kind, pl.Struct):
         for field in kind.fields:
             _feed(hasher, column.struct.field(field.name))
     elif kind in (pl.String, pl.Binary):
-        binary = column.cast(pl.Binary)
-        hasher.update(binary.bin.size().fill_null(0).cast(pl.Int64).to_numpy().tobytes())
-        hasher.update(b"".join(binary.drop_nulls().to_list()))
+        texts = [text.encode() if isinstance(text, str) else text for text in column.drop_nulls().to_list()]
+        hasher.update(np.fromiter(map(len, texts), np.int64, len(texts)).tobytes())
+        hasher.update(b"".join(texts))
     elif isinstance(kind, pl.Decimal):
-        hasher.update("\0".join(column.cast(pl.String).fill_null("").to_list()).encode())
+        hasher.update("\0".join(map(str, column.drop_nulls().to_list())).encode())
     elif kind in (pl.Float64, pl.Float32):
-        values = column.fill_null(0.0).fill_nan(float("nan")).to_numpy()
-        hasher.update(np.where(np.isnan(values), np.array(np.nan, values.dtype), values).tobytes())
+        values = (column.drop_nulls() if nulls else column).to_numpy()
+        unknown = np.isnan(values)
+        hasher.update((np.where(unknown, np.array(np.nan, values.dtype), values) if unknown.any() else values).tobytes())
     else:
-        hasher.update(column.to_physical().cast(pl.Int64).fill_null(0).to_numpy().tobytes())
+        values = (column.drop_nulls() if nulls else column).to_physical().to_numpy()
+        hasher.update(values.astype(np.int64).tobytes())
 
 
 def _instance(kind: Any) -> pl.DataType:

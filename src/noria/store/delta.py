@@ -9,7 +9,6 @@ commit before the ledger does, and does not wait for the disk.)
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,33 +33,35 @@ def log_path(folder: Path, version: int) -> Path:
     return log_folder(folder) / f"{version:020d}.json"
 
 
-def entries(rows: Iterable[Row]) -> Iterator[tuple[int, bytes]]:
-    """The log entries of a table from all its manifest rows in order: (version, bytes)."""
-    files: dict[str, FileInfo] = {}
-    for row in rows:
-        yield row.version, entry(row, {path: files[path] for path in row.change.removed})
-        for path in row.change.removed:
-            del files[path]
-        files |= {info.path: info for info in row.change.added}
-
-
-def entry(row: Row, removed: dict[str, FileInfo]) -> bytes:
-    """The bytes of the log entry of one manifest row. ``removed`` are the files that it takes away."""
+def entry(row: Row) -> bytes:
+    """The bytes of the log entry of one manifest row."""
     millis = row.at // 1000
     actions: list[dict[str, Any]] = [
-        {"commitInfo": {"timestamp": millis, "operation": "WRITE" if row.kind == "append" else "OPTIMIZE", "operationParameters": {}, "noria": row.key}}
+        {
+            "commitInfo": {
+                "timestamp": millis,
+                "operation": "WRITE" if row.kind == "append" else "OPTIMIZE",
+                "operationParameters": {},
+                "noria": row.key,
+            }
+        }
     ]
     if row.change.columns:
         schema = {name: type_of(kind) for name, kind in row.change.columns}
         actions += [{"protocol": _protocol(schema)}, {"metaData": _metadata(row, schema)}]
     data_change = row.kind != "compact"
     actions += [
-        {"remove": {"path": quote(path), "deletionTimestamp": millis, "dataChange": data_change, "size": info.size, "partitionValues": {}}}
-        for path, info in sorted(removed.items())
+        {"remove": {"path": quote(path), "deletionTimestamp": millis, "dataChange": data_change}} for path in row.change.removed
     ]
     for info in row.change.added:
         stats = canonical(_stats(info)).decode()
-        add = {"path": quote(info.path), "partitionValues": {}, "size": info.size, "modificationTime": millis, "dataChange": data_change}
+        add = {
+            "path": quote(info.path),
+            "partitionValues": {},
+            "size": info.size,
+            "modificationTime": millis,
+            "dataChange": data_change,
+        }
         actions.append({"add": {**add, "stats": stats}})
     return b"\n".join(msgspec.json.encode(action) for action in actions) + b"\n"
 
@@ -77,7 +78,7 @@ def _metadata(row: Row, schema: Schema) -> dict[str, Any]:
         "format": {"provider": "parquet", "options": {}},
         "schemaString": msgspec.json.encode({"type": "struct", "fields": fields}).decode(),
         "partitionColumns": [],
-        "configuration": {},
+        "configuration": {"delta.enableExpiredLogCleanup": "false"},
         "createdTime": row.at // 1000,
     }
 

@@ -41,8 +41,8 @@ def connect(url: str, *, wait_seconds: int, durable: bool, write: bool) -> Engin
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("noria_writes")
-        connection.exec_driver_sql("begin immediate" if writes else "begin")
+        if connection.get_execution_options().get("noria_writes"):  # a single query is a snapshot by itself
+            connection.exec_driver_sql("begin immediate")
 
     return engine
 
@@ -64,8 +64,7 @@ def guards(dialect: str, table: str) -> list[str]:
     """Statements after which ``table`` takes new rows only: what was written is neither changed nor deleted."""
     if dialect == "sqlite":
         return [
-            f"create trigger {table}_no_{what} before {what} on {table} "
-            f"begin select raise(abort, '{table} is append-only'); end"
+            f"create trigger {table}_no_{what} before {what} on {table} begin select raise(abort, '{table} is append-only'); end"
             for what in ("update", "delete")
         ]
     return [

@@ -117,7 +117,9 @@ class Engine:
         try:
             frame = pl.from_arrow(relation.to_arrow_table())
         except pl.exceptions.PolarsError as error:
-            raise NoriaError(f"a column of the answer has a type that frames cannot hold: {error}", hint="cast it in the query") from error
+            raise NoriaError(
+                f"a column of the answer has a type that frames cannot hold: {error}", hint="cast it in the query"
+            ) from error
         assert isinstance(frame, pl.DataFrame)
         for name in wide:  # a sum of whole numbers is a HUGEINT
             narrow = frame[name].cast(pl.Int64, strict=False)

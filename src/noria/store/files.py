@@ -77,7 +77,9 @@ def no_room(error: OSError, path: Path) -> Unavailable:
         return Unavailable(
             f"no room on the disk to write {path}", hint="free some space and run again; what was there before is intact"
         )
-    return Unavailable(f"cannot write {path}: {error.strerror or error}", hint="check the disk and its permissions, then run again")
+    return Unavailable(
+        f"cannot write {path}: {error.strerror or error}", hint="check the disk and its permissions, then run again"
+    )
 
 
 def sha256_of(path: Path) -> str:

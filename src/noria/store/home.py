@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from noria.core import Clock, Conflict, Corrupt, LeaseLost, NotFound, micros
+from noria.core import Clock, Corrupt, LeaseLost, NotFound, micros
 from noria.records import Entry, Record
 from noria.settings import Settings
 from noria.store import dialect, lease
@@ -45,7 +45,12 @@ class Home:
         self.ledger = ledger
         self.engine = Engine(path, threads=settings.threads, memory=settings.memory)
         self.lake = Lake(
-            path / "lake", ledger, self.engine, lambda: self._lease, durable=settings.durable, compact_after=settings.compact_after
+            path / "lake",
+            ledger,
+            self.engine,
+            lambda: self._lease,
+            durable=settings.durable,
+            compact_after=settings.compact_after,
         )
         self.artifacts = Artifacts(path / "artifacts", durable=settings.durable)
         self.measurements = Measurements(path / "measurements.db", write=write)
@@ -106,6 +111,7 @@ class Home:
                     lease.release(connection, held)
 
     def _look_over(self) -> None:
+        self.lake.untidy |= {folder.name for folder in self.lake.folder.iterdir()}  # what an earlier process left
         faults = self.lake.check(deep=False)
         if faults:
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -137,7 +143,7 @@ class Home:
         except _Same:
             self.lake.abandon()
             return entries
-        except Conflict:
+        except BaseException:
             self.lake.abandon()
             raise
         self.lake.published(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ import polars as pl
 from sqlalchemy.engine import Connection
 
 from noria import tables as declared
-from noria.core import Conflict, Corrupt, LeaseLost, NoriaError, check_name, digest_bytes, micros
-from noria.store import delta, manifest
+from noria.core import Conflict, Corrupt, LeaseLost, NoriaError, Unavailable, check_name, digest_bytes, micros
+from noria.store import delta, lease, manifest
 from noria.store.content import Schema, rows_hash, stored
 from noria.store.engine import Engine, Scan
 from noria.store.files import make_folder, sha256_of, write_file
@@ -61,35 +62,43 @@ class Lake:
     """The tables of one home."""
 
     def __init__(
-        self, folder: Path, ledger: Ledger, engine: Engine, lease: Callable[[], Lease | None], *, durable: bool = True, compact_after: int = 64
+        self,
+        folder: Path,
+        ledger: Ledger,
+        engine: Engine,
+        held: Callable[[], Lease | None],
+        *,
+        durable: bool = True,
+        compact_after: int = 64,
     ) -> None:
-        """``lease`` gives the lease that this process holds, if it does."""
+        """``held`` gives the lease that this process holds, if it does."""
         self.folder = folder
         self.durable = durable
         self.compact_after = compact_after
         self.ledger = ledger
         self.engine = engine
-        self._lease = lease
+        self._lease = held
         self._manifest = Manifest()
         self._fresh_for = -1
         self._pending: dict[str, Schema] = {}
         self._trusted: dict[Path, tuple[int, int]] = {}
         self._written = 0
         self._logged: dict[str, int] = {}
+        self.untidy: set[str] = set()
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
     def tables(self) -> list[str]:
         """The names of all published tables."""
-        return sorted(self._current().tables)
+        return sorted(self.current().tables)
 
     def heads(self) -> dict[str, str]:
         """For each table the chained hash of everything published to it: equal heads, equal content."""
-        return {name: state.head for name, state in sorted(self._current().tables.items())}
+        return {name: state.head for name, state in sorted(self.current().tables.items())}
 
     def schema(self, table: str) -> dict[str, pl.DataType] | None:
         """A table's columns and their types, ``None`` when nothing was ever published to it."""
-        state = self._current().state(table)
+        state = self.current().state(table)
         return None if state is None else dict(state.schema)
 
     def scan(self, table: str, **between: Bounds) -> Scan:
@@ -98,7 +107,7 @@ class Lake:
         Files are left out by the least and greatest of their times; the query still has to filter. A table without any commit
         has the columns of ``tables.py``. Raises ``Corrupt`` when a file is not what was written.
         """
-        state = self._current().state(table)
+        state = self.current().state(table)
         if state is None:
             return Scan((), fixed_columns(table))
         chosen = [info for info in state.files.values() if _may_hold(info, between)]
@@ -122,9 +131,10 @@ class Lake:
         found = self.engine.sql(query, t=scan)
         return found.cast({name: scan.schema[name] for name in names if found.schema[name] != scan.schema[name]})
 
-    def _current(self) -> Manifest:
-        lease = self._lease()
-        epoch = -1 if lease is None else lease.epoch
+    def current(self) -> Manifest:
+        """The manifest as of now."""
+        held = self._lease()
+        epoch = -1 if held is None else held.epoch
         if epoch == -1 or epoch != self._fresh_for:  # under our lease nobody else publishes
             with self.ledger.reading() as connection:
                 self._manifest.refresh(connection)
@@ -137,8 +147,8 @@ class Lake:
         if fault:
             raise Corrupt(f"{path}: {fault}", hint="run `noria repair`: it says what can be made again and what is lost")
 
-    def fault(self, path: Path, info: FileInfo, *, deep: bool = True) -> str:
-        """What is wrong with a file, or nothing. Without ``deep`` only its size is looked at."""
+    def fault(self, path: Path, info: FileInfo, *, deep: bool = True, again: bool = False) -> str:
+        """What is wrong with a file, or nothing. Without ``deep`` only its size is looked at; ``again`` trusts no earlier look."""
         try:
             status = path.stat()
         except OSError as error:
@@ -146,7 +156,7 @@ class Lake:
         if status.st_size != info.size:
             return f"the file has {status.st_size} bytes instead of {info.size}; it has {info.rows} rows"
         seen = (status.st_size, status.st_mtime_ns)
-        if deep and self._trusted.get(path) != seen:
+        if deep and (again or self._trusted.get(path) != seen):
             if sha256_of(path) != info.sha256:
                 return f"the file's bytes changed (its sha256 differs); it has {info.rows} rows"
             self._trusted[path] = seen
@@ -162,8 +172,8 @@ class Lake:
         ``Unavailable`` when the disk is full.
         """
         check_name(table, "table")
-        self._held()
-        state = self._current().state(table)
+        self.held()
+        state = self.current().state(table)
         known = self._pending.get(table) or (state.schema if state else {})
         frame = stored(frame, known)
         rows = rows_hash(frame)
@@ -176,11 +186,12 @@ class Lake:
         self._pending[table] = schema
         return Commit(table, key, rows, frame.height, schema, info)
 
-    def _held(self) -> Lease:
-        lease = self._lease()
-        if lease is None:
+    def held(self) -> Lease:
+        """The lease that this process holds; raises ``LeaseLost`` when it holds none."""
+        held = self._lease()
+        if held is None:
             raise LeaseLost("this worker holds no lease on the home", hint="write inside `with home.hold(...)`")
-        return lease
+        return held
 
     def _has(self, table: str, key: str, rows: str) -> bool:
         with self.ledger.reading() as connection:
@@ -194,7 +205,7 @@ class Lake:
         data = parquet(frame)
         sha256 = digest_bytes(data)
         self._written += 1
-        name = f"{self._held().epoch:06d}-{self._written:06d}-{sha256[:16]}.parquet"
+        name = f"{self.held().epoch:06d}-{self._written:06d}-{sha256[:16]}.parquet"
         folder = self.folder / table
         make_folder(folder, self.durable)
         write_file(folder / name, data, durable=self.durable)
@@ -221,7 +232,7 @@ class Lake:
         return done
 
     def _state(self, table: str) -> TableState:
-        return self._current().state(table) or TableState()
+        return self.current().state(table) or TableState()
 
     def _append_row(self, state: TableState, commit: Commit, at: int, epoch: int) -> Row:
         if list(state.schema.items()) != list(commit.schema.items())[: len(state.schema)]:
@@ -232,40 +243,46 @@ class Lake:
         return Row(commit.table, state.version + 1, commit.key, "append", at, commit.rows, head, change, epoch)
 
     def published(self, rows: list[tuple[int, Row]]) -> None:
-        """Takes in what was published, and lets the Delta logs follow."""
-        before = {row.table: dict(self._state(row.table).files) for _, row in rows}
+        """Takes in what was published, and lets the Delta logs follow (when the disk is full, they follow later)."""
         self._manifest.taken(rows)
-        for _, row in rows:
-            self._pending.pop(row.table, None)
-            if self._logged.get(row.table, row.version - 1 if row.version == 0 else -2) == row.version - 1:
-                gone = {path: before[row.table][path] for path in row.change.removed}
-                self._write_log(row.table, row.version, delta.entry(row, gone))
-            else:
-                self.follow(row.table)
+        for table in dict.fromkeys(row.table for _, row in rows):
+            self._pending.pop(table, None)
+            with suppress(Unavailable):
+                self.follow(table, [row for _, row in rows if row.table == table])
 
     def abandon(self) -> None:
         """Forgets what was written and not published; the files go at the next upkeep."""
+        self.untidy |= self._pending.keys()
         self._pending.clear()
 
-    def follow(self, table: str) -> None:
-        """Makes up the entries that a table's Delta log lacks at its end."""
+    def follow(self, table: str, rows: Sequence[Row] = ()) -> None:
+        """Makes up the entries that a table's Delta log lacks at its end. ``rows`` are the newest rows, when they are at hand."""
+        last = self._logged.get(table)
         state = self._state(table)
-        first = state.version
-        while first >= 0 and not delta.log_path(self.folder / table, first).exists():
-            first -= 1
-        if first < state.version:
+        if last is None:
+            last = state.version - len(rows)
+            while last >= 0 and not delta.log_path(self.folder / table, last).exists():
+                last -= 1
+        if not rows or rows[0].version > last + 1:
             with self.ledger.reading() as connection:
-                rows = manifest.history(connection, table)
-            for version, data in delta.entries(rows):
-                if version > first:
-                    self._write_log(table, version, data)
-        self._logged[table] = state.version
+                rows = manifest.history(connection, table, last)
+        for row in rows:
+            self.write_log(row)
 
-    def _write_log(self, table: str, version: int, data: bytes) -> None:
-        path = delta.log_path(self.folder / table, version)
+    def write_log(self, row: Row) -> None:
+        """Writes the Delta log entry of a manifest row."""
+        path = delta.log_path(self.folder / row.table, row.version)
         make_folder(path.parent, self.durable)
-        write_file(path, data, durable=self.durable)
-        self._logged[table] = version
+        write_file(path, delta.entry(row), durable=self.durable)
+        self._logged[row.table] = max(row.version, self._logged.get(row.table, -1))
+
+    def publish_now(self, row: Row) -> None:
+        """Publishes a row that belongs to no record (joined files, an accepted loss), under the lease."""
+        held = self.held()
+        with self.ledger.transaction() as connection:
+            lease.renew(connection, held)
+            n = manifest.insert(connection, row)
+        self.published([(n, row)])
 
     # ----------------------------------------------------------------------------------------------------------- upkeep
 
@@ -310,7 +327,17 @@ def parquet(frame: pl.DataFrame) -> bytes:
 
     sink = io.BytesIO()
     data = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    pyarrow.parquet.write_table(data, sink, store_schema=False, compression="zstd", row_group_size=_GROUP_ROWS)
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    times = [name for name, kind in frame.schema.items() if kind == pl.Datetime]
+    pyarrow.parquet.write_table(
+        data,
+        sink,
+        store_schema=False,
+        compression="zstd",
+        row_group_size=_GROUP_ROWS,
+        use_dictionary=texts,
+        write_statistics=times,
+    )
     return sink.getvalue()
 
 
@@ -321,7 +348,9 @@ def _declared(table: str) -> declared.Table | None:
 
 
 def _aligned(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    return frame.select(pl.col(name) if name in frame.columns else pl.lit(None, kind).alias(name) for name, kind in schema.items())
+    return frame.select(
+        pl.col(name) if name in frame.columns else pl.lit(None, kind).alias(name) for name, kind in schema.items()
+    )
 
 
 def _may_hold(info: FileInfo, between: dict[str, Bounds]) -> bool:

@@ -59,7 +59,15 @@ def take(connection: Connection, owner: str, lease_seconds: int) -> Lease:
     epoch = 1 if row is None else row.epoch + 1
     lease = Lease(epoch, owner, os.urandom(16).hex())
     place_text = msgspec.json.encode(here(os.getpid())).decode()
-    values = {"epoch": epoch, "owner": owner, "token": lease.token, "place": place_text, "since": now, "renewed": now, "tick": stopwatch()}
+    values = {
+        "epoch": epoch,
+        "owner": owner,
+        "token": lease.token,
+        "place": place_text,
+        "since": now,
+        "renewed": now,
+        "tick": stopwatch(),
+    }
     if row is None:
         connection.execute(leases.insert().values(name=NAME, **values))
     else:
@@ -75,7 +83,8 @@ def renew(connection: Connection, lease: Lease) -> None:
         row = connection.execute(sa.select(leases.c.owner, leases.c.epoch).where(leases.c.name == NAME)).one_or_none()
         whom = f"{row.owner!r} holds it now (epoch {row.epoch})" if row else "nobody holds it"
         raise LeaseLost(
-            f"{lease.owner!r} lost its lease (epoch {lease.epoch}): {whom}", hint="nothing was written; the next turn goes on from the ledger"
+            f"{lease.owner!r} lost its lease (epoch {lease.epoch}): {whom}",
+            hint="nothing was written; the next turn goes on from the ledger",
         )
 
 

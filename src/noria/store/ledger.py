@@ -82,12 +82,26 @@ class Ledger:
 
     @overload
     def read(
-        self, kind: type[R], *, prefix: str = "", after: int = 0, since: datetime | None = None, until: datetime | None = None, newest: int | None = None
+        self,
+        kind: type[R],
+        *,
+        prefix: str = "",
+        after: int = 0,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        newest: int | None = None,
     ) -> list[Entry[R]]: ...
 
     @overload
     def read(
-        self, kind: None = None, *, prefix: str = "", after: int = 0, since: datetime | None = None, until: datetime | None = None, newest: int | None = None
+        self,
+        kind: None = None,
+        *,
+        prefix: str = "",
+        after: int = 0,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        newest: int | None = None,
     ) -> list[Entry[Record]]: ...
 
     def read(
@@ -150,7 +164,11 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """One durable transaction that no other writer interleaves; everything or nothing."""
-        with dialect.mapped(self.url), self._engine.connect().execution_options(**dialect.WRITES) as connection, connection.begin():
+        with (
+            dialect.mapped(self.url),
+            self._engine.connect().execution_options(**dialect.WRITES) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager

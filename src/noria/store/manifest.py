@@ -20,6 +20,8 @@ from noria.core import Conflict, canonical, digest
 from noria.store.content import Schema, type_name, type_of
 from noria.store.schema import commits
 
+_ORIGINS = 2
+
 
 class FileInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """A Parquet file of a table.
@@ -62,25 +64,30 @@ class Row:
 
 @dataclass
 class TableState:
-    """What the manifest says about one table after its newest row."""
+    """What the manifest says about one table after its ``newest`` row.
+
+    ``origins`` are the files that the last joined ones were made of: they stay on the disk for a while, for readers that still have
+    them and for repair.
+    """
 
     version: int = -1
     head: str = ""
     schema: Schema = field(default_factory=dict)
     files: dict[str, FileInfo] = field(default_factory=dict)
-    retired: tuple[FileInfo, ...] = ()
-    compacted: int = -1
+    origins: dict[str, tuple[FileInfo, ...]] = field(default_factory=dict)
+    newest: Row | None = None
 
     def apply(self, row: Row) -> None:
         """Takes in the next row of this table."""
-        self.version, self.head = row.version, row.head
+        self.version, self.head, self.newest = row.version, row.head, row
         if row.change.columns:
             self.schema = {name: type_of(kind) for name, kind in row.change.columns}
         gone = [self.files.pop(path) for path in row.change.removed]
         for info in row.change.added:
             self.files[info.path] = info
         if row.kind == "compact":
-            self.retired, self.compacted = tuple(gone), row.version
+            self.origins |= {info.path: tuple(gone) for info in row.change.added}
+            self.origins = dict(list(self.origins.items())[-_ORIGINS:])
 
 
 class Manifest:
@@ -156,7 +163,9 @@ def merged(table: str, known: Schema, new: Schema) -> Schema:
     """``known`` with the columns of ``new`` that it lacks at its end; raises ``Conflict`` for a column with another type."""
     for name, kind in new.items():
         if name in known and known[name] != kind:
-            raise Conflict(f"{table}: the column {name!r} was {known[name]} and now comes as {kind}", hint="write it under a new name")
+            raise Conflict(
+                f"{table}: the column {name!r} was {known[name]} and now comes as {kind}", hint="write it under a new name"
+            )
     return known | {name: kind for name, kind in new.items() if name not in known}
 
 

@@ -77,7 +77,11 @@ class Measurements:
                 self._waiting.clear()
                 return
             batch = self._waiting[:]
-            with dialect.mapped(self._url), self._opened().connect().execution_options(**dialect.WRITES) as connection, connection.begin():
+            with (
+                dialect.mapped(self._url),
+                self._opened().connect().execution_options(**dialect.WRITES) as connection,
+                connection.begin(),
+            ):
                 connection.execute(_points.insert(), batch)
             del self._waiting[: len(batch)]
 

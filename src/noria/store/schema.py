@@ -92,9 +92,13 @@ def prepare(engine: Engine, *, create: bool, write: bool) -> None:
             raise NotFound("there is no ledger here", hint="begin with `noria turn`, or check --home")
         _create(engine)
     elif int(version) > int(HEAD):
-        raise Unavailable(f"this ledger was written by a newer Noria (its schema is {version}, this one knows {HEAD})", hint="update Noria")
+        raise Unavailable(
+            f"this ledger was written by a newer Noria (its schema is {version}, this one knows {HEAD})", hint="update Noria"
+        )
     elif not write:
-        raise Unavailable(f"this ledger has the older schema {version} and is open for reading only", hint="run `noria turn` once")
+        raise Unavailable(
+            f"this ledger has the older schema {version} and is open for reading only", hint="run `noria turn` once"
+        )
     else:
         migrate(engine)
 
