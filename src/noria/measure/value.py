@@ -61,7 +61,7 @@ def _bound_to(sql: str, act: Any, label: Any) -> str:
                 return exp.convert(label)
         return node
 
-    return sqlglot.parse_one(sql, read="duckdb").transform(put).sql(dialect="duckdb")
+    return str(sqlglot.parse_one(sql, read="duckdb").transform(put).sql(dialect="duckdb"))
 
 
 @lru_cache(maxsize=4096)
@@ -69,7 +69,7 @@ def _constant(expression: str) -> float:
     """An expression without columns, evaluated: a pure function of its text, so its memory is harmless."""
     import duckdb
 
-    with duckdb.connect(":memory:") as connection:
+    with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
         found = connection.execute(f"select cast(({expression}) as double)").fetchone()
     return float("nan") if found is None or found[0] is None else float(found[0])
 
