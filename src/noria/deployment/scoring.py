@@ -53,13 +53,13 @@ def score(
     commits = [home.lake.write("predictions", made.predictions, key=key)]
     if not made.shadow.is_empty():
         commits.append(home.lake.write("shadow", made.shadow, key=key))
-    record = made.record(system, window, commits[0].rows)
+    record = counted(system, window, made.predictions, commits[0].rows, refused=made.refused, unknown=made.unknown)
     return home.commit(record, key=key, parents=made.parents, tables=commits)
 
 
 @dataclass(frozen=True)
 class Logged:
-    """The rows for the two tables, and what the record counts of them."""
+    """The rows for the two tables, the entries they rest on, and the rows that were refused or held unknown categories."""
 
     predictions: pl.DataFrame
     shadow: pl.DataFrame
@@ -67,20 +67,20 @@ class Logged:
     refused: int
     unknown: int
 
-    def record(self, system: System, window: Window, rows: str) -> Scored:
-        frame = self.predictions
-        late = frame.filter(pl.col("_scored_at") - pl.col("_time") > duration(system.every)).height
-        return Scored(
-            window=window,
-            n=frame.height,
-            rows=rows,
-            variants=dict(sorted(Counter(frame["_variant"].to_list()).items())),
-            releases=dict(sorted(Counter(frame["_release"].to_list()).items())),
-            acts=_counted(system, frame["_act"]),
-            late=late,
-            unknown=self.unknown,
-            refused=self.refused,
-        )
+
+def counted(system: System, window: Window, frame: pl.DataFrame, rows: str, *, refused: int, unknown: int = 0) -> Scored:
+    """The record of the rows ``frame`` of ``predictions``; ``rows`` is the hash of their content."""
+    return Scored(
+        window=window,
+        n=frame.height,
+        rows=rows,
+        variants=dict(sorted(Counter(frame["_variant"].to_list()).items())),
+        releases=dict(sorted(Counter(frame["_release"].to_list()).items())),
+        acts=_acts(system, frame["_act"]),
+        late=frame.filter(pl.col("_scored_at") - pl.col("_time") > duration(system.every)).height,
+        unknown=unknown,
+        refused=refused,
+    )
 
 
 def logged(
@@ -101,7 +101,7 @@ def logged(
     frame = pl.concat(predictions).with_columns(
         _features=pl.lit(feature_room.plan(system).id), _scored_at=pl.lit(now, dtype=TIME)
     )
-    rest = [name for name in frame.columns if name not in FIXED]
+    rest = [name for name in frame.columns if name not in FIXED and frame.schema[name] != pl.Null]  # no type yet: no column yet
     frame = frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
     shadow = pl.concat(shadows) if shadows else pl.DataFrame(schema=SHADOW.columns)
     return Logged(frame.sort(PREDICTIONS.order), shadow.sort(SHADOW.order), tuple(parents), refused, unknown)
@@ -246,7 +246,7 @@ def _lists(values: Floats | None, n: int) -> pl.Series:
     return pl.Series([None if row is None else row.tolist() for row in rows], dtype=pl.List(pl.Float64))
 
 
-def _counted(system: System, act: pl.Series) -> dict[str, float]:
+def _acts(system: System, act: pl.Series) -> dict[str, float]:
     """Rows by act (by index into the declared acts); for numeric acts their sum. Null acts count as ``none``."""
     known = act.drop_nulls()
     found: dict[str, float] = {"none": float(act.null_count())} if act.null_count() else {}
