@@ -432,7 +432,8 @@ class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
 class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):
     """An alert opened, resolved or was acknowledged. One fault is one alert: all its entries share ``alert``.
 
-    ``harm`` marks an alert that pages; the others are facts for the next look. ``size`` is in the units of ``name``'s signal.
+    ``harm`` marks an alert that pages; the others are facts for the next look. ``size`` is in the units of ``name``'s signal. ``until`` is
+    the end of the last window that was looked at.
     """
 
     STEP = "monitoring"
@@ -446,6 +447,7 @@ class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):
     bound: float | None
     message: str
     level: str = ""
+    until: datetime | None = None
 
 
 class Retraining(Record, frozen=True, kw_only=True, tag="retraining"):

@@ -49,12 +49,10 @@ def valued(home: Home, system: System, cohort: CohortClosed) -> Valued:
     intervals over days.
     """
     frame = measure.closed(home, system, cohort.window)
-    value, policies = realised(system, frame)
+    value, policies = realised(home, system, frame)
     release = frame["_release"].fill_null("").to_numpy() if len(frame) else np.array([], dtype=object)
     keep = np.isfinite(value)
-    sums = {
-        str(name): _sums(value, policies, keep & (release == name)) for name in sorted(set(release[keep].tolist()))
-    }
+    sums = {str(name): _sums(value, policies, keep & (release == name)) for name in sorted(set(release[keep].tolist()))}
     totals = _sums(value, policies, keep)
     return Valued(
         window=cohort.window,
@@ -69,26 +67,28 @@ def valued(home: Home, system: System, cohort: CohortClosed) -> Valued:
     )
 
 
-def realised(system: System, frame: pl.DataFrame) -> tuple[Floats, dict[str, Floats]]:
+def realised(home: Home, system: System, frame: pl.DataFrame) -> tuple[Floats, dict[str, Floats]]:
     """The value of each row under the logged acts, and under each reference policy (NaN where it is not known).
 
-    Where acting changes the label, what another act would have brought was not seen: the reference policies are then
-    estimated from the rows on which chance chose that act (``incremental``), and ``perfect`` is not known.
+    Nothing was done for a row without an act, unless a person was to decide: then what was done is not known. Where acting changes
+    the label, what another act would have brought was not seen: the reference policies are estimated from the rows on which
+    chance chose that act (``incremental``), and ``perfect`` is not known.
     """
     if frame.is_empty():
         return np.empty(0), {}
-    label = frame["_class"].to_numpy() if system.task == "multiclass" else frame["_label"].cast(pl.Float64).to_numpy()
-    score = frame["_score"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    act = frame["_act"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    undecided = np.isnan(act)
-    acted = np.where(undecided, 0.0, act)
-    value = measure.value(system, frame, acted, label, score)
+    label = frame["_class"].to_numpy() if system.task == "multiclass" else _numbers(frame["_label"])
+    act = _numbers(frame["_act"])
+    released = (frame["_release"].fill_null("") != "").to_numpy()
+    by_hand = released & (system.decide.policy.strip() == "human")
+    act = np.where(np.isnan(act) & ~by_hand, 0.0, act)
+    value = measure.value(home.engine, system, frame, act, label, _numbers(frame["_score"]))
     if system.label.affected_by_action:
-        return value, policies_by_propensity(frame, system.decide, acted, value)
-    policies = measure.policies(system, frame, label)
-    if "do nothing" in policies:
-        value = np.where(undecided, policies["do nothing"], value)
-    return value, policies
+        return value, policies_by_propensity(frame, system.decide, act, value)
+    return value, measure.policies(home.engine, system, frame, label)
+
+
+def _numbers(series: pl.Series) -> Floats:
+    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def _sums(value: Floats, policies: dict[str, Floats], rows: NDArray[np.bool_]) -> dict[str, float]:

@@ -1,0 +1,117 @@
+"""What a release promised at its gate, as a bound for what closed outcomes show later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria import stats
+from noria.core import Estimate, Window, duration
+from noria.monitoring.reference import training_of
+from noria.records import CohortClosed, Entry, Evaluated, Trained
+from noria.store import Home
+from noria.system import System
+
+Floats = NDArray[np.float64]
+PAST = 28
+TINY = 1e-15
+
+
+def standard(home: Home, system: System, release: str, *, relative: bool) -> float | None:
+    """The least mean that a release's windows have to keep, in units of the metric with higher better; ``None`` when unknown.
+
+    It is the lower end of the interval of what the release did on its test part, less the gate's margin of that gain. ``relative``
+    takes the gain over the base rate of the 28 windows before each window, so that a season in which everything is harder to
+    predict is no decay.
+    """
+    evaluated = _evaluated(home, release)
+    daily = evaluated.daily.get(system.objective.metric, ()) if evaluated is not None else ()
+    if len(daily) < 2:
+        return None
+    values = stats.better(system.objective.metric) * np.asarray(daily, float)
+    span = _test_window(home, release)
+    if relative:
+        base = _base_losses(home, system, span) if span is not None else []
+        if len(base) < 2:
+            return None
+        if len(base) == len(values):
+            values = values - stats.better(system.objective.metric) * np.asarray(base)
+        else:
+            values = values - stats.better(system.objective.metric) * float(np.mean(base))
+    made = stats.block_mean(values, np.arange(len(values)), confidence=system.gate.confidence, least=system.gate.blocks)
+    return _bound(made, system.gate.margin)
+
+
+def _bound(made: Estimate, margin: float) -> float | None:
+    if made.low is None or made.value is None:
+        return None
+    return float(f"{made.low - margin * abs(made.value):.9g}")
+
+
+def _evaluated(home: Home, release: str) -> Evaluated | None:
+    trained = _trained(home, release)
+    if trained is None:
+        return None
+    made = [child for child in home.ledger.children(trained.id) if isinstance(child.record, Evaluated)]
+    tested = [child.record for child in made if isinstance(child.record, Evaluated) and child.record.part == "test"]
+    return tested[-1] if tested else None
+
+
+def _trained(home: Home, release: str) -> Entry[Trained] | None:
+    return next((entry for entry in reversed(home.ledger.read(Trained)) if entry.record.bundle == release), None)
+
+
+def _test_window(home: Home, release: str) -> Window | None:
+    training = training_of(home, release)
+    if training is None:
+        return None
+    return next((part.window for part in training.record.parts if part.name == "test"), None)
+
+
+def _base_losses(home: Home, system: System, span: Window) -> list[float]:
+    """What the base rate of the 28 windows before would have lost in each window of ``span``."""
+    cohorts: dict[datetime, CohortClosed] = {}
+    for entry in home.ledger.read(CohortClosed, since=span.start - (PAST + 1) * duration(system.every)):
+        cohorts[entry.record.window.end] = entry.record
+    ordered = [cohorts[end] for end in sorted(cohorts) if cohorts[end].labelled and cohorts[end].mean is not None]
+    losses = []
+    for place, cohort in enumerate(ordered):
+        if cohort.window.start >= span.start and cohort.window.end <= span.end:
+            rate = _rate(ordered[max(0, place - PAST) : place])
+            loss = base_rate_of(system.objective.metric, rate, cohort.mean) if rate is not None else None
+            if loss is not None:
+                losses.append(loss)
+    return losses
+
+
+def _rate(past: Sequence[CohortClosed]) -> float | None:
+    known = [(cohort.mean, cohort.labelled) for cohort in past if cohort.mean is not None]
+    total = sum(n for _, n in known)
+    return sum(mean * n for mean, n in known) / total if total else None
+
+
+def base_rate_of(metric: str, rate: float, mean: float | None) -> float | None:
+    """What saying ``rate`` for every row scores by a metric, when a share ``mean`` of the labels is true; ``None`` if it needs more.
+
+    >>> base_rate_of("accuracy", 0.2, 0.3), base_rate_of("brier", 0.5, 0.1)
+    (0.7, 0.25)
+    """
+    if mean is None:
+        return None
+    if metric == "log_loss":
+        p = min(max(rate, TINY), 1 - TINY)
+        return -(mean * math.log(p) + (1 - mean) * math.log(1 - p))
+    if metric == "brier":
+        return mean * (1 - rate) ** 2 + (1 - mean) * rate**2
+    if metric == "accuracy":
+        return mean if rate >= 0.5 else 1 - mean
+    return None
+
+
+def base_rate_loss(metric: str, rate: float, label: Floats, weight: Floats) -> float | None:
+    """``base_rate_of`` on rows, with their weights."""
+    return base_rate_of(metric, rate, float(np.average(label, weights=weight)))

@@ -1,0 +1,94 @@
+"""What can be seen before any label: volume, lateness, refusals, the features and the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from noria.core import Verdict, Window, duration, micros
+from noria.monitoring.reference import SCORE, Reference, distances, reference
+from noria.monitoring.windows import answering, judged, number
+from noria.records import Monitored, Scored, Signal
+from noria.store import Home
+from noria.system import System
+
+PAST = 28
+LEAST_PAST = 14
+FEW, MANY = 0.5, 2.0
+REFUSED = 0.01
+LATE = 0.01
+
+
+def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored]) -> Monitored:
+    """One window of traffic. ``past`` are the windows before it, the newest last: 28 of them are enough."""
+    known = home.lake.schema("predictions") or {}
+    wanted = [name for name in ("_time", "_score", "_act", "_release", "_variant", "_scored_at") if name in known]
+    features = [feature.name for feature in system.flat_features if feature.name in known]
+    frame = home.lake.read("predictions", columns=[*wanted, *features], _time=(window.start, window.end))
+    release = answering(frame)
+    before = next((record for record in reversed(past) if record.release is not None), None)
+    against = reference(home, system, release, before) if release is not None else None
+    signals = [*_operation(home, system, window, frame, past)]
+    if against is not None:
+        signals += _moved(against, window, frame, release)
+    if release is not None:
+        signals += _predicted(frame.filter(pl.col("_release") == release))
+    return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals))
+
+
+def _operation(home: Home, system: System, window: Window, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
+    """Volume against its own past, rows that were scored late, and rows that could not be scored."""
+    rows = float(frame.height)
+    counts = [record.n for record in past[-PAST:]]
+    enough = len(counts) >= LEAST_PAST
+    low = FEW * min(counts) if enough else None
+    high = MANY * max(counts) if enough else None
+    made = [
+        Signal(
+            "rows", "volume", "operation", rows, low if high is None or rows <= high else high, judged(rows, low=low, high=high)
+        )
+    ]
+    if not frame.height:
+        return made
+    after = (frame["_scored_at"] - frame["_time"]) > duration(system.every) + timedelta(seconds=1)
+    late = number(float(after.fill_null(False).mean() or 0.0))  # type: ignore[arg-type]  # the mean of booleans is a float
+    made.append(Signal("late", "volume", "operation", late, LATE, judged(late, high=LATE)))
+    done = [entry.record for entry in home.ledger.read(Scored, newest=8) if entry.record.window.end in window]
+    refused = number(sum(record.refused for record in done) / max(sum(record.n for record in done), 1))
+    made.append(Signal("refused", "volume", "operation", refused, REFUSED, judged(refused, high=REFUSED)))
+    return made
+
+
+def _moved(against: Reference, window: Window, frame: pl.DataFrame, release: str | None) -> list[Signal]:
+    """Each column's distances, and the largest of them in units of its bound."""
+    shown = frame.filter(pl.col("_release") == release).select(pl.col("_score").alias(SCORE))
+    features = [name for name in against.profile.columns if name != SCORE]
+    measured = distances(against.profile, frame, features) | distances(against.profile, shown, [SCORE])
+    seen = against.in_season(window.end)
+    made: list[Signal] = []
+    largest = ("", 0.0)
+    for (name, column), value in measured.items():
+        bound = against.bounds.get((name, column))
+        verdict = judged(value, high=bound) if seen else Verdict.NOT_ENOUGH_DATA
+        made.append(Signal(name, column, "prediction" if column == SCORE else "feature", number(value), bound, verdict))
+        if bound and value / bound > largest[1]:
+            largest = (column, value / bound)
+    if largest[0]:
+        verdict = judged(largest[1], high=1.0) if seen else Verdict.NOT_ENOUGH_DATA
+        made.append(Signal("largest", largest[0], "feature", number(largest[1]), 1.0, verdict))
+    if against.span is not None:
+        for name, moment in (("reference from", against.span.start), ("reference until", against.span.end)):
+            made.append(Signal(name, "season", "operation", micros(moment) / 1e6, None, Verdict.NOT_MEASURED))
+    return made
+
+
+def _predicted(frame: pl.DataFrame) -> list[Signal]:
+    """The mean score and the share acted on, of the release's own rows."""
+    means = frame.select(pl.col("_score", "_act").cast(pl.Float64).fill_nan(None).mean()).row(0)
+    return [
+        Signal("mean", name, "prediction", number(value), None, Verdict.NOT_MEASURED)
+        for name, value in zip((SCORE, "act"), means, strict=True)
+        if value is not None
+    ]
