@@ -4,8 +4,23 @@ Of the tables it writes ``source.<name>``, ``quarantine`` and ``outcomes``; of t
 ``CohortClosed``, ``Snapshot`` and ``TrainingSet``.
 """
 
+from noria.data.history import history_columns, history_features, last_column, seasonal_column
 from noria.data.ingest import ingest
 from noria.data.labels import close
 from noria.data.spine import spine
+from noria.data.training import TrainingFrames, snapshot, training_set
+from noria.data.verify import verify
 
-__all__ = ["close", "ingest", "spine"]
+__all__ = [
+    "TrainingFrames",
+    "close",
+    "history_columns",
+    "history_features",
+    "ingest",
+    "last_column",
+    "seasonal_column",
+    "snapshot",
+    "spine",
+    "training_set",
+    "verify",
+]
