@@ -17,8 +17,10 @@ from noria.deployment.live import Rollout
 from noria.deployment.routing import CHALLENGER, NOT_ACTING
 from noria.deployment.rules import Evidence, Terms
 from noria.measure import blocks_of, closed, columns_read, value
+from noria.records import Scored
 from noria.stats import proportion, sample_ratio
 from noria.system import System
+from noria.tables import SHADOW
 
 if TYPE_CHECKING:
     from noria.store import Home
@@ -29,6 +31,7 @@ TOLERANCE = 1e-9
 REFUSED = 0.01
 RECOMPUTED = 500
 LATELY = timedelta(days=3)
+ARMS = GUARD = 0.5  # parts of the declared error: what the arms, and what the guard after a release, may add of wrong rollbacks
 _LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act")
 
 
@@ -47,20 +50,23 @@ def terms(system: System, bundles: Bundles, rollout: Rollout) -> Terms:
 def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundles: Bundles) -> Evidence:
     """The evidence with everything closed up to ``known``. Blocks that are not whole yet are left out."""
     wanted = terms(system, bundles, rollout)
-    guarding = rollout.stage == "full"
-    start = rollout.moved if guarding else rollout.began
-    span = Window(start, max(start, floor(known, duration(system.gate.block))))
-    paired, margin = Estimate(None), 0.0
-    if not wanted.randomised:
-        error = system.rollout.error * (0.5 if guarding else 1.0)
-        paired, margin = _paired(home, system, rollout, span, bundles=bundles, error=error)
-    between, units = Estimate(None), 0
-    if rollout.stage == "canary":
-        between, units, scale = _between(home, system, rollout, span, cautious=wanted.randomised)
-        margin = margin if not wanted.randomised else system.gate.margin * scale
+    block = duration(system.gate.block)
+    start = rollout.moved if rollout.stage == "full" else rollout.began
+    span = Window(start, max(start, floor(known, block)))
+    if wanted.randomised:
+        frame, paired, margin = _asked(home, system, rollout, span), Estimate(None), 0.0
+    elif rollout.stage != "canary" and span.length <= (system.gate.blocks - 1) * block:
+        frame, paired, margin = None, Estimate(None), 0.0  # fewer blocks than give an interval: nothing to look at yet
+    else:
+        twins = _twins(home, system, rollout, span, bundles)
+        frame = pl.concat([some.frame for some in twins], how="diagonal_relaxed") if twins else None
+        paired, margin = _paired(home, system, rollout, twins)
+    between, units, gain = Estimate(None), 0, 0.0
+    if rollout.stage == "canary" and frame is not None:
+        between, units, gain = _between(home, system, rollout, frame, cautious=wanted.randomised)
     return Evidence(
         waited=max(known - rollout.moved, timedelta(0)),
-        margin=margin,
+        margin=system.gate.margin * gain if wanted.randomised else margin,
         paired=paired,
         arms=between,
         software=software(home, system, rollout, bundles),
@@ -80,14 +86,10 @@ class _Twins:
     champion: tuple[Floats, Floats]
 
 
-def _paired(
-    home: Home, system: System, rollout: Rollout, span: Window, *, bundles: Bundles, error: float
-) -> tuple[Estimate, float]:
-    """The paired value difference, and the margin of not being inferior."""
-    if span.end <= span.start:
-        return Estimate(None), 0.0
+def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) -> tuple[Estimate, float]:
+    """The paired value difference, and the margin of not being inferior: a share of what the champion gains on doing nothing."""
     differences, gains, days = [], [], []
-    for twins in _twins(home, system, rollout, span, bundles):
+    for twins in both:
         frame, label = twins.frame, _labels(system, twins.frame)
         mine = value(home.engine, system, frame, twins.challenger[0], label, twins.challenger[1])
         other = value(home.engine, system, frame, twins.champion[0], label, twins.champion[1])
@@ -98,15 +100,17 @@ def _paired(
     if not differences:
         return Estimate(None), 0.0
     difference, gain = np.concatenate(differences), np.concatenate(gains)
+    error = system.rollout.error * (GUARD if rollout.stage == "full" else 1.0)
     found = arms.paired(difference, np.concatenate(days), error=error, least=system.gate.blocks)
-    both = np.isfinite(difference) & np.isfinite(gain)
-    margin = system.gate.margin * max(0.0, float(gain[both].mean())) if both.any() else 0.0
-    return found, margin
+    known = np.isfinite(difference) & np.isfinite(gain)
+    return found, system.gate.margin * max(0.0, float(gain[known].mean())) if known.any() else 0.0
 
 
 def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: Bundles) -> list[_Twins]:
     """Both directions: where the champion answered and the challenger shadowed, and the other way round."""
-    found = []
+    found: list[_Twins] = []
+    if span.end <= span.start:
+        return found
     columns = _columns(home, system)
     quiet = closed(home, system, span, columns=columns, shadow_of=rollout.challenger)
     quiet = quiet.filter(pl.col("_release") == (rollout.champion or ""))
@@ -163,17 +167,20 @@ def _labels(system: System, frame: pl.DataFrame) -> NDArray[Any]:
 # --------------------------------------------------------------------------------------------- between randomised units
 
 
-def _between(home: Home, system: System, rollout: Rollout, span: Window, *, cautious: bool) -> tuple[Estimate, int, float]:
+def _asked(home: Home, system: System, rollout: Rollout, span: Window) -> pl.DataFrame | None:
+    """The closed rows of a rollout's canary, whoever answered."""
+    if rollout.stage != "canary" or span.end <= span.start:
+        return None
+    return closed(home, system, span, columns=_columns(home, system))
+
+
+def _between(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, *, cautious: bool) -> tuple[Estimate, int, float]:
     """The arms' difference, the challenger's closed units, and the champion's mean value (for a margin).
 
     ``cautious``: the difference has to hold with days as the observations too, because it promotes and does not only veto.
     """
-    if span.end <= span.start:
-        return Estimate(None), 0, 0.0
-    chance = pl.col("_variant_propensity")
-    frame = closed(home, system, span, columns=_columns(home, system)).filter(
-        (chance > 0) & (chance < 1) & pl.col("_release").is_in([rollout.champion or "", rollout.challenger])
-    )
+    chance, champion = pl.col("_variant_propensity"), rollout.champion or ""
+    frame = frame.filter((chance > 0) & (chance < 1) & pl.col("_release").is_in([champion, rollout.challenger]))
     if frame.is_empty():
         return Estimate(None), 0, 0.0
     act = fallback(system, frame["_act"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
@@ -184,7 +191,7 @@ def _between(home: Home, system: System, rollout: Rollout, span: Window, *, caut
     days = blocks_of(frame["_time"], system.gate.block)
     _, step = np.unique(np.round(share, 9), return_inverse=True)
     strata = days * (step.max() + 1) + step
-    error = system.rollout.error / 2
+    error = system.rollout.error * ARMS
     looks = max(1, int(duration(system.rollout.patience) / duration(system.gate.block)))
     found = arms.between(worth, mine, frame["_unit"].to_numpy().astype(str), strata, error=error, looks=looks)
     if cautious:
@@ -197,26 +204,23 @@ def _between(home: Home, system: System, rollout: Rollout, span: Window, *, caut
 
 
 def software(home: Home, system: System, rollout: Rollout, bundles: Bundles) -> tuple[Check, ...]:
-    """Sample ratio, refused rows and score parity since the rollout came into its stage."""
-    logged = home.lake.read(
-        "predictions", columns=["_id", "_time", "_unit", "_variant", "_release", "_score"], _time=(rollout.moved, None)
-    )
-    shadow = _read_shadow(home, rollout)
+    """Refused rows and score parity of the last days, and the sample ratio of the whole canary step."""
+    newest = home.ledger.latest(Scored)
+    since = rollout.moved if newest is None else max(rollout.moved, newest.record.window.end - LATELY)
+    logged, shadow = home.lake.read("predictions", _time=(since, None)), _shadow(home, since)
     checks = [refusals(rollout, logged, shadow)]
-    if rollout.stage == "canary":
-        checks.append(ratio(rollout, logged))
     if rollout.stage != "full":
-        checks.append(parity(home, system, rollout, shadow, bundles))
+        checks.append(parity(system, rollout, logged, shadow, bundles))
+    if rollout.stage == "canary":
+        units = home.lake.read("predictions", columns=["_unit", "_variant"], _time=(rollout.moved, None))
+        checks.append(ratio(rollout, units))
     return tuple(checks)
 
 
-def _read_shadow(home: Home, rollout: Rollout) -> pl.DataFrame:
-    columns = ["_id", "_time", "_release", "_score"]
+def _shadow(home: Home, since: datetime) -> pl.DataFrame:
     if home.lake.schema("shadow") is None:
-        return pl.DataFrame(
-            schema={"_id": pl.String, "_time": pl.Datetime("us", "UTC"), "_release": pl.String, "_score": pl.Float64}
-        )
-    return home.lake.read("shadow", columns=columns, _time=(rollout.moved, None))
+        return pl.DataFrame(schema=SHADOW.columns)
+    return home.lake.read("shadow", columns=["_id", "_release", "_score"], _time=(since, None))
 
 
 def ratio(rollout: Rollout, logged: pl.DataFrame) -> Check:
@@ -244,23 +248,20 @@ def refusals(rollout: Rollout, logged: pl.DataFrame, shadow: pl.DataFrame) -> Ch
     return Check(name, verdict, estimate=found, bound=bound, detail=f"{bad} of {n} rows could not be scored")
 
 
-def parity(home: Home, system: System, rollout: Rollout, shadow: pl.DataFrame, bundles: Bundles) -> Check:
+def parity(system: System, rollout: Rollout, logged: pl.DataFrame, shadow: pl.DataFrame, bundles: Bundles) -> Check:
     """Whether the challenger says again what was logged, from the features that were logged."""
     name = "score parity"
-    newest = shadow.filter(pl.col("_release") == rollout.challenger)["_time"].max()
-    since = max(rollout.moved, newest - LATELY) if isinstance(newest, datetime) else rollout.moved
-    rows = home.lake.read("predictions", _time=(since, None))
     if rollout.stage == "canary":
-        rows = rows.filter(pl.col("_release") == rollout.challenger)
+        rows = logged.filter(pl.col("_release") == rollout.challenger)
     else:
-        said = shadow.filter(pl.col("_release") == rollout.challenger).select("_id", pl.col("_score").alias("_logged"))
-        rows = rows.join(said, on="_id", how="inner", maintain_order="left").with_columns(_score=pl.col("_logged"))
+        said = shadow.filter(pl.col("_release") == rollout.challenger).select("_id", pl.col("_score").alias("_said"))
+        rows = logged.join(said, on="_id", how="inner", maintain_order="left").with_columns(_score=pl.col("_said"))
     rows = rows.tail(RECOMPUTED)
     if rows.is_empty():
         return Check(name, Verdict.NOT_ENOUGH_DATA, detail="the challenger has not been asked lately")
     again = answer(system, bundles, rollout.challenger, rows).score
-    logged = rows["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    apart = np.where(np.isnan(again) & np.isnan(logged), 0.0, np.abs(again - logged))
+    first = rows["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    apart = np.where(np.isnan(again) & np.isnan(first), 0.0, np.abs(again - first))
     differing = int((~(apart <= TOLERANCE)).sum())
     verdict = Verdict.PASS if differing == 0 else Verdict.FAIL
     detail = f"{differing} of {rows.height} scores differ by more than {TOLERANCE:g} when computed again"
