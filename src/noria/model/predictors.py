@@ -159,9 +159,9 @@ Plain: TypeAlias = Constant | Passthrough | Linear | Rule
 
 
 class Trees:
-    """A tree ensemble in Treelite's format. Few rows are predicted by one thread: more would cost more."""
+    """A tree ensemble in Treelite's format. Few rows are predicted by one thread: more would cost more. Many, by all."""
 
-    def __init__(self, data: bytes, link: Link, *, threads: int = 2) -> None:
+    def __init__(self, data: bytes, link: Link) -> None:
         import treelite
 
         try:
@@ -170,7 +170,6 @@ class Trees:
             raise Corrupt(f"the tree ensemble cannot be read: {str(error).splitlines()[0]}") from None
         self.data = data
         self.link: Link = link
-        self._threads = threads
         self._predict = treelite.gtil.predict
 
     @property
@@ -180,9 +179,10 @@ class Trees:
     def predict(self, matrix: Array) -> Array:
         if matrix.shape[1] != self.width:
             raise Refused(f"the tree ensemble reads {self.width} columns, and {matrix.shape[1]} were given")
-        threads = 1 if len(matrix) <= FEW_ROWS else self._threads
+        threads = 1 if len(matrix) <= FEW_ROWS else -1
         margin = self._predict(self._model, np.ascontiguousarray(matrix), nthread=threads, pred_margin=True)
-        return _linked(margin[:, 0, :], self.link)
+        single = margin.shape[2] == 1 and self.link == "softmax"  # two classes have one margin: that of the second
+        return _linked(np.column_stack([np.zeros(len(margin)), margin[:, 0, 0]]) if single else margin[:, 0, :], self.link)
 
 
 def trees_from(estimator: Any, link: Link) -> Trees:

@@ -1,0 +1,8 @@
+"""The third step: candidates are trained, evaluated, and let through the gate or not.
+
+Of the records it writes ``Tuned``, ``Trained``, ``TestOpened``, ``Evaluated`` and ``Gated``; bundles go to the artifacts.
+"""
+
+from noria.development.training import train
+
+__all__ = ["train"]

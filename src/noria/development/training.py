@@ -1,0 +1,190 @@
+"""Training: every baseline and candidate on the training part, repaired and made to decide on the validation part, packed and kept.
+
+Each candidate is one effect with one key: a training that was killed takes up where it stopped, and gives the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from noria import measure, stats
+from noria.core import DataFault, digest
+from noria.development import tuning
+from noria.development.calibrate import repair
+from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
+from noria.development.recipes import Task, fit, names, task_of
+from noria.development.reference import UNSEEN_PARTS, reference, score_profile
+from noria.development.workers import run
+from noria.model import GOLDEN_ROWS, Constant, Model, Spec, pack
+from noria.records import Entry, Trained, TrainingSet, Tuned
+from noria.store import Home
+from noria.system import Candidate, Prior, System
+
+
+def training_key(training: Entry[TrainingSet], name: str) -> str:
+    """The key of a candidate: ``trained/<training set>/<name>``."""
+    return f"trained/{training.id[:16]}/{name}"
+
+
+def train(
+    home: Home, system: System, training: Entry[TrainingSet], frames: Mapping[str, pl.DataFrame], *, tune: bool
+) -> list[Entry[Trained]]:
+    """Trains every baseline and candidate of the declaration, in its order; a ``Prior`` is added when there is no baseline.
+
+    Parameters
+    ----------
+    training, frames:
+        The training set and its parts as frames: ``_id``, ``_time``, features, context columns, ``_label`` or ``_class``, ``_weight``, and the
+        columns of earlier labels that baselines read.
+    tune:
+        Search for settings. Otherwise those of the last search for the same recipe and declaration are used; without one, a search is
+        made. Every recipe gets the same number of trials: the most that any declares.
+
+    Everything is learned on the part ``train``, except what is chosen on ``validate``: settings, calibration, the decision's threshold. Raises
+    ``DataFault`` when a part is missing or has no labels.
+    """
+    asked = names(system)
+    if not any(recipe.is_baseline for recipe in asked.values()):
+        asked = {"prior": Prior(), **asked}
+    found = {name: _known(home, training, name) for name in asked}
+    if all(entry is not None for entry in found.values()):
+        return [entry for entry in found.values() if entry is not None]
+    lacking = [part for part in ("train", "validate") if part not in frames]
+    if lacking:
+        raise DataFault(f"the training set lacks {listed(lacking)}", hint=f"it has {listed(frames)}")
+    desk = _desk(home, system, training, frames)
+    wanted = [name for name in asked if found[name] is None]
+    tuned = {name: _tuned(desk, name, asked[name], tune=tune) for name in wanted}
+    settings = {name: dict(entry.record.best) if entry is not None else {} for name, entry in tuned.items()}
+    seed = seed_of("trained", training.id)
+    jobs = [partial(fit, desk.task, asked[name], settings[name], seed) for name in wanted]
+    models = dict(zip(wanted, run(jobs, home.settings.threads), strict=True))
+    shared = reference(system, frames, training.record.columns)
+    for name in wanted:
+        made = _packed(desk, _spec(desk, name, asked[name], settings[name]), models[name], shared)
+        parents = [entry.id for entry in (training, tuned[name]) if entry is not None]
+        found[name] = home.commit(made, key=training_key(training, name), parents=parents)
+    return [entry for entry in found.values() if entry is not None]
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What every candidate of one training needs."""
+
+    home: Home
+    system: System
+    training: Entry[TrainingSet]
+    frames: Frames
+    task: Task
+    validate: Rows
+
+
+def _desk(home: Home, system: System, training: Entry[TrainingSet], frames: Frames) -> _Desk:
+    classes = classes_of(system, frames)
+    task = task_of(system, rows_of(system, frames, "train", classes), training.record.columns, classes)
+    validate = rows_of(system, frames, "validate", classes).known()
+    if validate.n == 0:
+        raise DataFault("no row of the validation part has a label", hint="look at the label's expression and its source")
+    return _Desk(home, system, training, frames, task, validate)
+
+
+def _known(home: Home, training: Entry[TrainingSet], name: str) -> Entry[Trained] | None:
+    entry = home.ledger.find(training_key(training, name))
+    return entry if entry is not None and isinstance(entry.record, Trained) else None  # type: ignore[return-value]  # just looked at
+
+
+def _tuned(desk: _Desk, name: str, recipe: Candidate, *, tune: bool) -> Entry[Tuned] | None:
+    """The search that a candidate's settings are from: made now, or the last one."""
+    if not tuning.tunable(recipe):
+        return None
+    ledger, prefix = desk.home.ledger, f"tuned/{desk.system.id[:16]}/{name}/"
+    last = None if tune else ledger.latest(Tuned, prefix=prefix)
+    if last is not None:
+        return last
+    key = prefix + desk.training.id[:16]
+    there = ledger.find(key)
+    if there is not None:
+        return there  # type: ignore[return-value]  # the key is only used for this kind
+    made = tuning.search(desk.task, desk.validate, name, recipe, threads=desk.home.settings.threads)
+    return desk.home.commit(made, key=key, parents=[desk.training.id])
+
+
+def _spec(desk: _Desk, name: str, recipe: Candidate, settings: dict[str, Any]) -> Spec:
+    training, system = desk.training, desk.system
+    return Spec(
+        system=system.name,
+        candidate=f"{name}@{training.id[:12]}",
+        recipe=name,
+        task=system.task,
+        baseline=recipe.is_baseline,
+        cost=recipe.cost,
+        classes=desk.task.classes,
+        settings=settings,
+        hashes={
+            "training_set": training.id,
+            "features": training.record.features,
+            "declaration": system.id,
+            "candidates": digest(system.spec()["candidates"]),
+        },
+    )
+
+
+def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Trained:
+    """Calibrates, decides, adds the papers, and keeps the archive."""
+    system, validate, frames = desk.system, desk.validate, desk.frames
+    raw = model.predict(validate.frame)
+    if not isinstance(model.predictor, Constant):
+        model = Model(model.encoder, model.predictor, repair(system, validate, raw))
+    score = model.calibration.apply(raw)
+    decision = measure.choose(
+        desk.home.engine, system, score, validate.said, validate.frame, classes=spec.classes, weights=validate.weights
+    )
+    unseen = [model.predict(frames[part]) for part in UNSEEN_PARTS if part in frames and frames[part].height]
+    papers = msgspec.structs.replace(
+        spec,
+        decision=msgspec.to_builtins(decision),
+        reference=shared | {"score": score_profile(np.concatenate(unseen))},
+        metrics=_metrics(system, validate, score),
+    )
+    return Trained(
+        candidate=spec.candidate,
+        recipe=spec.recipe,
+        baseline=spec.baseline,
+        cost=spec.cost,
+        settings=spec.settings,
+        bundle=desk.home.artifacts.put(pack(papers, model, golden_rows(frames))),
+        decision=papers.decision,
+        trained_until=_trained_until(desk.training, frames),
+    )
+
+
+def _metrics(system: System, rows: Rows, score: Floats) -> dict[str, Any]:
+    """The objective's metric on the validation part, for the papers."""
+    metric = system.objective.metric
+    quantile = measure.parse_policy(system.decide.policy).quantile
+    made = stats.estimate(metric, rows.label, score, rows.blocks, weights=rows.weights, quantile=quantile, least=system.gate.blocks)
+    return {"validate": {metric: msgspec.to_builtins(kept(made))}, "n": rows.n, "base": rounded(float(np.mean(rows.label)))}
+
+
+def golden_rows(frames: Frames) -> pl.DataFrame:
+    """Rows that a bundle proves itself on: spread over the validation part, and one with nothing in it."""
+    frame = frames["validate"]
+    chosen = frame[spaced(frame.height, GOLDEN_ROWS - 1)]
+    return pl.concat([chosen, pl.DataFrame({name: [None] for name in frame.columns}, schema=frame.schema)])
+
+
+def _trained_until(training: Entry[TrainingSet], frames: Frames) -> datetime:
+    part = part_of(training, "train")
+    if part is not None:
+        return part.window.end
+    last = frames["train"].get_column("_time").max()
+    assert isinstance(last, datetime)
+    return last
