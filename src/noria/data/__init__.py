@@ -4,6 +4,7 @@ Of the tables it writes ``source.<name>``, ``quarantine`` and ``outcomes``; of t
 ``CohortClosed``, ``Snapshot`` and ``TrainingSet``.
 """
 
+from noria.data.check import check
 from noria.data.history import history_columns, history_features, last_column, seasonal_column
 from noria.data.ingest import ingest
 from noria.data.labels import close
@@ -13,6 +14,7 @@ from noria.data.verify import verify
 
 __all__ = [
     "TrainingFrames",
+    "check",
     "close",
     "history_columns",
     "history_features",
