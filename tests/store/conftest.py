@@ -44,6 +44,10 @@ def home(open_home: Callable[..., Home]) -> Home:
 def day(number: int, rows: int = 20, **more: object) -> pl.DataFrame:
     """Predictions of one day: ``rows`` of them, an hour apart at most."""
     times = [T0 + timedelta(days=number, minutes=60 * row / rows) for row in range(rows)]
-    columns = {"_id": [f"{number:03d}-{row:04d}" for row in range(rows)], "_time": times, "x": [number + row / 8 for row in range(rows)]}
+    columns = {
+        "_id": [f"{number:03d}-{row:04d}" for row in range(rows)],
+        "_time": times,
+        "x": [number + row / 8 for row in range(rows)],
+    }
     frame = pl.DataFrame(columns, schema_overrides={"_time": pl.Datetime("us", "UTC")})
     return frame.with_columns(**{name: pl.lit(value) for name, value in more.items()})

@@ -75,7 +75,11 @@ written = st.lists(st.tuples(keys, st.sampled_from(["x", "y"]), st.booleans(), s
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=written, prefix=keys | st.just(""), newest=st.none() | st.integers(1, 5), hours=st.integers(0, 20))
 def test_reading_is_filtering_what_was_appended(
-    tmp_path_factory: pytest.TempPathFactory, written: list[tuple[str, str, bool, int]], prefix: str, newest: int | None, hours: int
+    tmp_path_factory: pytest.TempPathFactory,
+    written: list[tuple[str, str, bool, int]],
+    prefix: str,
+    newest: int | None,
+    hours: int,
 ) -> None:
     clock = SimulatedClock(T0)
     model: dict[str, Entry[Record]] = {}
@@ -192,7 +196,10 @@ def test_a_reader_cannot_write(open_home: Callable[..., Home]) -> None:
 
 def _shape(path: Path) -> list[str]:
     with sqlite3.connect(path) as connection:
-        found = [" ".join(str(row[0]).split()) for row in connection.execute("select sql from sqlite_master where sql is not null order by name")]
+        found = [
+            " ".join(str(row[0]).split())
+            for row in connection.execute("select sql from sqlite_master where sql is not null order by name")
+        ]
     connection.close()
     return sorted(text for text in found if "alembic_version" not in text)
 

@@ -76,7 +76,7 @@ def _joined(lake: Lake, table: str, state: TableState, group: list[FileInfo]) ->
     )
     order = ", ".join(f'"{name}"' for name in order_of(table) if name in state.schema)
     frame = lake.engine.sql("select * from t" + (f" order by {order}" if order else ""), t=scan)
-    frame = frame.select(state.schema).cast(dict(state.schema))  # type: ignore[arg-type]  # names to types, as it takes
+    frame = frame.select(list(state.schema)).cast(dict(state.schema))  # type: ignore[arg-type]  # names to types, as it takes
     return lake.store_file(table, frame, level=max(info.level for info in group) + 1)
 
 
