@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("promote", "decide:promote", "Make a bundle the champion by hand."),
         Command("rollback", "decide:rollback", "Go back to the champion before."),
         Command("ack", "decide:ack", "Acknowledge an open alert."),
+        Command("repair", "decide:repair", "Look the stored bytes over, and mend what can be mended."),
     ),
     "Look": (
         Command("status", "look:status", "Show the wheel: each step's state and since when."),

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 
 FileArgument = Annotated[Path, Parameter(help="The declaration: a Python file that makes a `system`.")]
 FileOption = Annotated[Path, Parameter(name="--file", help="The declaration: a Python file that makes a `system`.")]
-HomeOption = Annotated[Path | None, Parameter(name="--home", help="Where everything of the system is kept. Default: .noria/NAME beside FILE.")]
-JsonOption = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of text.")]
-AtOption = Annotated[str | None, Parameter(name="--at", help="The moment to act as of, for example 2013-03-01T06:00. Default: now.")]
+HomeOption = Annotated[
+    Path | None, Parameter(name="--home", help="Where everything of the system is kept. Default: .noria/NAME beside FILE.")
+]
+JsonOption = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of text.")
+]
+AtOption = Annotated[
+    str | None, Parameter(name="--at", help="The moment to act as of, for example 2013-03-01T06:00. Default: now.")
+]
 ByOption = Annotated[str | None, Parameter(name="--by", help="Who decides. Default: the name you are logged in with.")]
 NoteOption = Annotated[str, Parameter(name="--note", help="Why.")]
 
@@ -94,7 +100,9 @@ def opened(
     system, settings = load_system(file), read_settings()
     path = home_path(system, home, settings)
     if not write and not path.is_dir():
-        raise NotFound(f"there is nothing of {system.name} yet: {path} does not exist", hint="run `noria turn` or `noria replay` first")
+        raise NotFound(
+            f"there is nothing of {system.name} yet: {path} does not exist", hint="run `noria turn` or `noria replay` first"
+        )
     clock: Clock = SystemClock() if at is None else SimulatedClock(parse_time(at))
     with Home.open(path, settings, clock, create=write, write=write) as store:
         if owner:

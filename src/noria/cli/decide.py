@@ -1,15 +1,30 @@
-"""``approve``, ``promote``, ``rollback``, ``ack``: what a person decides. Each decision is a record with a name under it."""
+"""``approve``, ``promote``, ``rollback``, ``ack``, ``repair``: what a person decides. A decision is a record with a name under it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, AtOption, ByOption, FileArgument, FileOption, HomeOption, JsonOption, NoteOption, day, opened, person, show
-from noria.core import Conflict, NotFound, Verdict
-from noria.records import Alerted, Approved, Entry, Gated, Record, RolloutMoved
+from noria.cli.common import (
+    DEFAULT_FILE,
+    AtOption,
+    ByOption,
+    FileArgument,
+    FileOption,
+    HomeOption,
+    JsonOption,
+    NoteOption,
+    day,
+    home_path,
+    load_system,
+    opened,
+    person,
+    show,
+)
+from noria.core import Conflict, NotFound, SystemClock, Verdict
+from noria.records import Approved, Entry, Gated, Record, Released, RolloutMoved
+from noria.settings import read_settings
 
 
 def approve(
@@ -29,7 +44,7 @@ def approve(
         signed = _waiting(store) if subject is None else store.ledger.find(subject)
         if signed is None:
             raise NotFound(f"there is no record with the key {subject}", hint="`noria gate` shows the key of the newest gate")
-        number = store.ledger.count(Approved, prefix=f"approved/{signed.key}")
+        number = store.ledger.count(Approved, prefix=f"approved/{signed.key}/")
         record = Approved(subject=signed.key, by=person(by), note=note, granted=not refuse)
         entry = store.commit(record, key=f"approved/{signed.key}/{number:04d}", parents=[signed.id])
     verb = "refused" if refuse else "approved"
@@ -42,7 +57,10 @@ def _waiting(store: Any) -> Entry[Gated]:
     if gated is None or gated.record.verdict is not Verdict.PASS:
         raise NotFound("no gate has passed that waits for a signature", hint="`noria gate` shows the newest verdict")
     if any(isinstance(child.record, RolloutMoved) for child in store.ledger.children(gated.id)):
-        raise Conflict("the newest passed gate is already rolled out", hint="use `noria promote` or `noria rollback` to change the release by hand")
+        raise Conflict(
+            "the newest passed gate is already rolled out",
+            hint="use `noria promote` or `noria rollback` to change the release by hand",
+        )
     return gated
 
 
@@ -89,7 +107,9 @@ def _rolled(entry: Entry[Record]) -> str:
     record = entry.record
     if isinstance(record, RolloutMoved):
         return f"rollout {record.rollout} is {record.stage} since {day(entry.at)}"
-    return f"release {getattr(record, 'number', '')} is {getattr(record, 'bundle', '')[:12]} since {day(entry.at)}"
+    assert isinstance(record, Released)
+    now = record.bundle[:12] or "doing nothing"
+    return f"release {record.number} is {now} since {day(entry.at)}"
 
 
 def ack(
@@ -103,7 +123,7 @@ def ack(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Acknowledges an open alert: somebody has seen it. It stays open until its cause is gone."""
+    """Acknowledges an open alert: somebody has seen it. The next turn notes it; it stays until its cause is gone."""
     from noria.web import facts
 
     with opened(file, home, at=at, write=True, owner="ack") as (store, _):
@@ -111,14 +131,42 @@ def ack(
         if len(found) != 1:
             names = ", ".join(entry.record.alert for entry in (found or facts.open_alerts(store))) or "none"
             raise NotFound(f"{len(found)} open alerts begin with {alert!r}", hint=f"open alerts: {names}")
-        last = found[0]
-        signed = Approved(subject=last.key, by=person(by), note=note)
-        seen = msgspec.structs.replace(last.record, state="acknowledged")
-        number = store.ledger.count(Approved, prefix=f"approved/{last.key}")
-        signature = store.commit(signed, key=f"approved/{last.key}/{number:04d}", parents=[last.id])
-        entry: Entry[Alerted] = store.commit(seen, key=f"{last.key}/acknowledged/{number:04d}", parents=[last.id, signature.id])
-    show(entry, lambda: f"acknowledged by {signed.by}: {seen.message}", as_json=json)
+        last = found[0].record
+        signed = Approved(subject=last.alert, by=person(by), note=note)
+        number = store.ledger.count(Approved, prefix=f"approved/{last.alert}/")
+        entry = store.commit(signed, key=f"approved/{last.alert}/{number:04d}", parents=[found[0].id])
+    show(entry, lambda: f"acknowledged by {signed.by}: {last.message}", as_json=json)
     return 0
+
+
+def repair(
+    file: FileArgument = DEFAULT_FILE,
+    /,
+    *,
+    accept_loss: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Go on without rows that cannot be made again.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Compares every stored file with what was written, makes again what can be made again, and says what it did."""
+    from noria.store import Home
+
+    system, settings = load_system(file), read_settings()
+    path = home_path(system, home, settings)
+    with Home.open(path, settings, SystemClock(), create=False) as store, store.hold("repair", check=False):
+        found = [str(fault) for fault in store.lake.check()]
+        did = store.lake.repair(accept_loss=accept_loss) if found else []
+        left = [str(fault) for fault in store.lake.check()] if found else []
+    show({"found": found, "did": did, "left": left}, lambda: _repaired(found, did, left), as_json=json)
+    return 1 if left else 0
+
+
+def _repaired(found: list[str], did: list[str], left: list[str]) -> str:
+    if not found:
+        return "every stored file is what was written"
+    lines = [f"found: {fault}" for fault in found] + [f"did: {line}" for line in did]
+    return "\n".join(lines + [f"left: {fault}" for fault in left])
 
 
 def bundle_named(store: Any, text: str) -> str:
@@ -126,7 +174,7 @@ def bundle_named(store: Any, text: str) -> str:
     from noria.records import Trained
 
     bundles = {entry.record.bundle for entry in store.ledger.read(Trained)}
-    matches = sorted(bundle for bundle in bundles if bundle.startswith(text))
+    matches: list[str] = sorted(bundle for bundle in bundles if bundle.startswith(text))
     if len(matches) > 1:
         raise Conflict(f"{len(matches)} bundles begin with {text}", hint="give more of the sha256")
     if not matches:

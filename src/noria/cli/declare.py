@@ -15,7 +15,10 @@ from noria.records import Declared, Entry, Record
 
 def init(
     name: Annotated[str, Parameter(help="The system's name: a-z, 0-9, '.', '_', '-'.")],
-    files: Annotated[list[Path], Parameter(help="Parquet or CSV files: first the rows to be predicted, then where the label comes from, then others.")],
+    files: Annotated[
+        list[Path],
+        Parameter(help="Parquet or CSV files: first the rows to be predicted, then where the label comes from, then others."),
+    ],
     /,
     *,
     to: Annotated[Path, Parameter(help="The file to write.")] = DEFAULT_FILE,
@@ -84,8 +87,6 @@ def _line(place: str, before: Any, after: Any) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[tuple[str, Any, Any]]:

@@ -66,14 +66,19 @@ def _prediction(home: Home, id: str) -> Node:
 
 def prediction(home: Home, id: str) -> dict[str, Any]:
     """The logged row of a prediction. Raises ``NotFound``."""
-    missing = NotFound(f"there is no prediction {id}", hint="an id is KEY@TIME, for example 20130201-UA1545-EWR-0515@20130201T081500Z")
+    missing = NotFound(
+        f"there is no prediction {id}", hint="an id is KEY@TIME, for example 20130201-UA1545-EWR-0515@20130201T081500Z"
+    )
     try:
-        asked = datetime.strptime(id.rsplit("@", 1)[1], "%Y%m%dT%H%M%S%z")
+        stamp = id.rsplit("@", 1)[1]
+        asked = datetime.strptime(stamp, "%Y%m%dT%H%M%S.%f%z" if "." in stamp else "%Y%m%dT%H%M%S%z")
     except ValueError:
         raise missing from None
     if home.lake.schema("predictions") is None:
         raise missing
-    rows = home.lake.read("predictions", _time=(asked - timedelta(seconds=1), asked + timedelta(seconds=1))).filter(pl.col("_id") == id)
+    rows = home.lake.read("predictions", _time=(asked - timedelta(seconds=1), asked + timedelta(seconds=1))).filter(
+        pl.col("_id") == id
+    )
     if rows.is_empty():
         raise missing
     return rows.row(0, named=True)
@@ -94,7 +99,9 @@ def _bundle(home: Home, sha256: str, at: datetime) -> Node:
         last = released[-1]
         node.made_from.append(Node("release", last.id, last.at, f"number {last.record.number}: {last.record.reason}"))
     gates = [entry for entry in home.ledger.read(Gated) if entry.record.bundle == sha256]
-    node.made_from += [Node("gate", gate.id, gate.at, f"{gate.record.verdict}, {len(gate.record.checks)} checks") for gate in gates]
+    node.made_from += [
+        Node("gate", gate.id, gate.at, f"{gate.record.verdict}, {len(gate.record.checks)} checks") for gate in gates
+    ]
     if made is not None:
         node.made_from.append(_record(home, made, set()))
     return node

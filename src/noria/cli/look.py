@@ -25,7 +25,16 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
         alerts = facts.open_alerts(store)
     data = {
         "wheel": state,
-        "alerts": [{"alert": a.record.alert, "message": a.record.message, "since": a.record.since, "harm": a.record.harm, "state": a.record.state} for a in alerts],
+        "alerts": [
+            {
+                "alert": a.record.alert,
+                "message": a.record.message,
+                "since": a.record.since,
+                "harm": a.record.harm,
+                "state": a.record.state,
+            }
+            for a in alerts
+        ],
     }
     show(data, lambda: _status(state, alerts), as_json=json)
     return 0
@@ -44,10 +53,15 @@ def _status(state: facts.Wheel, alerts: list[Any]) -> Any:
         table.add_row(_MARK[spoke.state], spoke.step, day(spoke.since) if spoke.since else "", escape(spoke.says) + arrow)
     parts: list[Any] = [table]
     if state.back:
-        parts.append(f"\n[yellow]Go back to {state.back.to}[/] (since {day(state.back.since)}): {escape(state.back.cause)}. {escape(state.back.act)}")
+        parts.append(
+            f"\n[yellow]Go back to {state.back.to}[/] (since {day(state.back.since)}): {escape(state.back.cause)}. {escape(state.back.act)}"
+        )
     if alerts:
         parts.append("\n[bold]Open alerts[/]")
-        parts += [f"  {'[red]harm[/] ' if a.record.harm else ''}{escape(a.record.message)} [dim]since {day(a.record.since)}, {escape(a.record.alert)}[/]" for a in alerts]
+        parts += [
+            f"  {'[red]harm[/] ' if a.record.harm else ''}{escape(a.record.message)} [dim]since {day(a.record.since)}, {escape(a.record.alert)}[/]"
+            for a in alerts
+        ]
     return Group(*parts)
 
 
@@ -99,7 +113,9 @@ def _diagnoses(entries: list[Entry[Diagnosed]]) -> Any:
         if found.blocks_retraining:
             tree.add("[yellow]no training until this is mended[/]")
         for cause in found.causes:
-            branch = tree.add(f"{escape(cause.name)} [dim]{cause.verdict}, weight {cause.weight:.2f}[/] → {cause.step}: {escape(cause.act)}")
+            branch = tree.add(
+                f"{escape(cause.name)} [dim]{cause.verdict}, weight {cause.weight:.2f}[/] → {cause.step}: {escape(cause.act)}"
+            )
             for check in cause.evidence:
                 size = f" {check.estimate}" if check.estimate else ""
                 branch.add(escape(f"{check.name} {check.subject}: {check.verdict}{size}. {check.detail}"))
@@ -125,7 +141,16 @@ def _labels(until: Any, rule: dict[str, str], rows: list[facts.Maturity]) -> Any
     title = f"closed until {day(until)}; a cohort of {rule['cohort']} closes {rule['within']} + {rule['lateness']} after its end"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="")
     quantiles = sorted({name for row in rows for name in row.delay})
-    for name in ("asked in", "predictions", "open", "closed", "labelled", "by silence", "mean", *(f"delay {q} (h)" for q in quantiles)):
+    for name in (
+        "asked in",
+        "predictions",
+        "open",
+        "closed",
+        "labelled",
+        "by silence",
+        "mean",
+        *(f"delay {q} (h)" for q in quantiles),
+    ):
         table.add_column(name, justify="left" if name == "asked in" else "right", header_style="dim")
     for row in rows:
         mean = "" if row.mean is None else f"{row.mean:.3f}"

@@ -22,7 +22,9 @@ def scope(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: Ho
         entry = scoping.charter(store, system, store.clock.now())
         entry = entry or store.ledger.latest(Charter, prefix=f"charter/{system.id}")
     if entry is None:
-        raise NotEnoughData("too few labels are closed for a charter", hint="run `noria labels` to see how mature they are, and turn on")
+        raise NotEnoughData(
+            "too few labels are closed for a charter", hint="run `noria labels` to see how mature they are, and turn on"
+        )
     show(entry, lambda: _charter(entry), as_json=json)
     return 0
 
@@ -56,7 +58,14 @@ def checks_table(checks: tuple[Check, ...]) -> Any:
     for check in checks:
         found = "" if check.estimate is None else str(check.estimate)
         bound = "" if check.bound is None else f"{check.bound:.4g}"
-        table.add_row(f"[{_COLOUR[check.verdict]}]{check.verdict}[/]", escape(check.name), escape(check.subject), found, bound, escape(check.detail))
+        table.add_row(
+            f"[{_COLOUR[check.verdict]}]{check.verdict}[/]",
+            escape(check.name),
+            escape(check.subject),
+            found,
+            bound,
+            escape(check.detail),
+        )
     return table
 
 
@@ -82,7 +91,9 @@ def train(
         done = loop.Turn(now)
         gated = loop.train(store, system, asked, done)
     if gated is None:
-        raise NotEnoughData("too few labels are closed to make a training set", hint="run `noria labels` to see how mature they are, and turn on")
+        raise NotEnoughData(
+            "too few labels are closed to make a training set", hint="run `noria labels` to see how mature they are, and turn on"
+        )
     show(gated, lambda: _gate(gated, None), as_json=json)
     return 0 if gated.record.verdict is Verdict.PASS else 1
 
@@ -117,7 +128,12 @@ def _gate(gated: Entry[Gated], made: Any) -> Any:
 
 
 def predict(
-    rows: Annotated[str, Parameter(help="A JSON row or list of rows with the columns of what is predicted, or a file with them (.json, .parquet, .csv).")],
+    rows: Annotated[
+        str,
+        Parameter(
+            help="A JSON row or list of rows with the columns of what is predicted, or a file with them (.json, .parquet, .csv)."
+        ),
+    ],
     /,
     *,
     at: AtOption = None,
@@ -130,8 +146,14 @@ def predict(
 
     with opened(file, home, at=at) as (store, system):
         scored = score_rows(store, system, _rows(rows), store.clock.now())
-    show(scored, lambda: "\n".join(f"{row['id']}  score {row['score']:.4f}  act {row['act']:g}" for row in scored), as_json=json)
+    show(scored, lambda: "\n".join(map(_scored, scored)), as_json=json)
     return 0
+
+
+def _scored(row: dict[str, Any]) -> str:
+    score = "no score" if row["score"] is None else f"score {row['score']:.4f}"
+    act = "no act" if row["act"] is None else f"act {row['act']:g}"
+    return f"{row['id']}  {score}  {act}  {row['variant']}"
 
 
 def _rows(text: str) -> list[dict[str, Any]]:

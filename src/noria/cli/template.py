@@ -22,7 +22,7 @@ def declaration(name: str, files: list[Path], folder: Path) -> str:
     lines = [f'"""{name}: say here in one sentence what is predicted, and when it is asked."""', "", "import noria as nr", ""]
     for file in files:
         lines += _source(names[file], file, schemas[file], folder, keys)
-    lines += _system(name, names[predicted], names[labelled], schemas[predicted], schemas[labelled], keys)
+    lines += _system(name, (names[predicted], schemas[predicted]), (names[labelled], schemas[labelled]), keys)
     return "\n".join(lines) + "\n"
 
 
@@ -48,7 +48,11 @@ def _source_names(files: list[Path]) -> dict[Path, str]:
 
 def _keys(one: dict[str, pl.DataType], other: dict[str, pl.DataType]) -> str:
     """A column that both have and that looks like an id."""
-    shared = [column for column, kind in one.items() if column in other and kind == other[column] and not kind.is_temporal() and not kind.is_float()]
+    shared = [
+        column
+        for column, kind in one.items()
+        if column in other and kind == other[column] and not kind.is_temporal() and not kind.is_float()
+    ]
     named = [column for column in shared if column == "id" or column.endswith(("_id", "key"))]
     return (named or shared or list(one))[0]
 
@@ -76,25 +80,31 @@ def _source(name: str, file: Path, schema: dict[str, pl.DataType], folder: Path,
     ]
 
 
-def _system(name: str, predicted: str, labelled: str, schema: dict[str, pl.DataType], label: dict[str, pl.DataType], key: str) -> list[str]:
+def _system(
+    name: str,
+    predicted: tuple[str, dict[str, pl.DataType]],
+    labelled: tuple[str, dict[str, pl.DataType]],
+    key: str,
+) -> list[str]:
+    (asked, schema), (outcome, label) = predicted, labelled
     flags = [column for column, kind in label.items() if kind == pl.Boolean]
     numbers = [column for column, kind in label.items() if kind.is_numeric() and column != key]
     expression = f'"{flags[0]}"' if flags else f'"{numbers[0]}" > 0' if numbers else "true"
     otherwise = "" if flags or numbers else ", otherwise=False"
-    apart = {key, _time(schema)} | ({flags[0]} if flags and predicted == labelled else set())
-    columns = [c for c, kind in schema.items() if c not in apart and (kind.is_numeric() or kind == pl.String or kind == pl.Boolean)]
+    apart = {key, _time(schema)} | ({flags[0]} if flags and asked == outcome else set())
+    columns = [c for c, kind in schema.items() if c not in apart and (kind.is_numeric() or kind in (pl.String, pl.Boolean))]
     quoted = ", ".join(f'"{column}"' for column in columns[:8]) or f'"{key}"'
     return [
         "system = nr.System(",
         f'    name="{name}",',
-        f"    predict={predicted},  # one prediction a row, as of its time",
+        f"    predict={asked},  # one prediction a row, as of its time",
         "    label=nr.Label(",
-        f"        {labelled},",
-        f"        {expression!r},  # guessed: SQL over {labelled}'s columns",
+        f"        {outcome},",
+        f"        {expression!r},  # guessed: SQL over {outcome}'s columns",
         f'        within="1d"{otherwise},  # mend: how long after asking the label may still come',
         '        task="binary",',
         "    ),",
-        f"    features=[{predicted}.columns({quoted})],  # guessed; add .last(...) and .window(...) of other sources",
+        f"    features=[{asked}.columns({quoted})],  # guessed; add .last(...) and .window(...) of other sources",
         '    decide=nr.Decide("act when expected value > 0"),',
         "    objective=nr.Objective(",
         '        problem="Say here what this costs the business today, in words.",  # mend',

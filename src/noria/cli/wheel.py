@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -163,7 +162,12 @@ class _Bar:
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[says]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[says]}"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=out)
         self._progress.start()
         self._task = self._progress.add_task(day(self._first), total=self._turns, says="")
@@ -202,7 +206,11 @@ def serve(
 
     settings = read_settings(host=host, port=port)
     with opened(file, home) as (store, system):
-        show({"url": f"http://{settings.host}:{settings.port}"}, lambda: f"serving {system.name} at http://{settings.host}:{settings.port}", as_json=json)
+        show(
+            {"url": f"http://{settings.host}:{settings.port}"},
+            lambda: f"serving {system.name} at http://{settings.host}:{settings.port}",
+            as_json=json,
+        )
         sys.stdout.flush()
         deployment.serve(store, system, settings)
     return 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 import msgspec
 
-from noria import business
+from noria import business, deployment, monitoring
 from noria.core import Estimate, Verdict, Window, duration
 from noria.records import (
     Alerted,
@@ -68,7 +68,14 @@ class Wheel(msgspec.Struct, frozen=True):
 def wheel(home: Home, system: System) -> Wheel:
     """The state of each step, from the newest records of its kinds."""
     newest = home.ledger.read(newest=1)
-    spokes = (_scoping(home), _data(home), _development(home), _deployment(home, system), _monitoring(home), _business(home, system))
+    spokes = (
+        _scoping(home),
+        _data(home),
+        _development(home),
+        _deployment(home, system),
+        _monitoring(home),
+        _business(home, system),
+    )
     return Wheel(system.name, newest[-1].at if newest else None, spokes, standing(home))
 
 
@@ -95,7 +102,11 @@ def _data(home: Home) -> Spoke:
     until = closed_until(home)
     closed = f"labels closed until {_minute(until)}" if until else "no labels closed yet"
     if failing:
-        names = ", ".join(sorted(f"{check.subject or entry.record.source}: {check.name}" for entry in failing for check in entry.record.checks[:1]))
+        names = ", ".join(
+            sorted(
+                f"{check.subject or entry.record.source}: {check.name}" for entry in failing for check in entry.record.checks[:1]
+            )
+        )
         return Spoke("data", "unsure", min(entry.at for entry in failing), f"{names}; {closed}", failing[-1].id)
     return Spoke("data", "good", taken.at, closed, taken.id)
 
@@ -110,23 +121,30 @@ def _development(home: Home) -> Spoke:
     failed = [check for check in last.record.checks if check.verdict is Verdict.FAIL]
     why = f": {failed[0].name} {failed[0].subject}".rstrip() if failed else ""
     name = f"{made.record.recipe} " if made else ""
-    return Spoke("development", state, _since(entries, lambda e: e.record.verdict), f"gate: {name}{last.record.verdict}{why}", last.id)
+    return Spoke(
+        "development", state, _since(entries, lambda e: e.record.verdict), f"gate: {name}{last.record.verdict}{why}", last.id
+    )
 
 
 def _deployment(home: Home, system: System) -> Spoke:
-    release, move = home.ledger.latest(Released), home.ledger.latest(RolloutMoved)
-    if move is not None and move.record.stage in ("shadow", "canary"):
-        share = f" at {move.record.share:.0%}" if move.record.stage == "canary" else ""
-        live = f"release {release.record.number} serves" if release else "nothing acts yet"
-        return Spoke("deployment", "good", move.at, f"{live}; rollout {move.record.rollout} in {move.record.stage}{share}", move.id)
-    scored = home.ledger.latest(Scored)
-    if release is None:
-        text = "predictions are logged, nothing acts yet" if scored else "nothing was scored yet"
-        return Spoke("deployment", "waiting", None, text)
+    live, release, scored = deployment.state(home), home.ledger.latest(Released), home.ledger.latest(Scored)
+    serves = f"release {live.number} serves" if live.champion else "nothing acts yet"
+    if live.rollout is not None:
+        share = f" at {live.rollout.share:.0%}" if live.rollout.stage == "canary" else ""
+        return Spoke(
+            "deployment",
+            "good",
+            live.rollout.moved,
+            f"{serves}; rollout {live.rollout.number} in {live.rollout.stage}{share}",
+            live.rollout.entry,
+        )
+    if release is None or live.champion is None:
+        text = "predictions are logged, nothing acts" if scored else "nothing was scored yet"
+        return Spoke("deployment", "waiting", release.at if release else None, text, release.id if release else "")
     late = scored is not None and scored.record.late > 0 and scored.record.window.length <= 2 * duration(system.every)
-    made = trained(home, release.record.bundle)
+    made = trained(home, live.champion)
     name = f" ({made.record.recipe})" if made else ""
-    return Spoke("deployment", "unsure" if late else "good", release.at, f"release {release.record.number}{name} serves", release.id)
+    return Spoke("deployment", "unsure" if late else "good", release.at, f"release {live.number}{name} serves", release.id)
 
 
 def _monitoring(home: Home) -> Spoke:
@@ -146,7 +164,8 @@ def _business(home: Home, system: System) -> Spoke:
         return Spoke("business", "waiting", None, "nothing is closed yet")
     gain = money.gain("do nothing")
     against = "" if gain.value is None else f", {amount(gain.value, money.currency, sign=True)} against doing nothing"
-    state: State = "good" if gain.above(0.0) else "bad" if gain.below(0.0) else "unsure"
+    word = money.advice.split(":")[0]
+    state: State = "good" if word == "continue" else "bad" if word == "stop" else "unsure"
     return Spoke("business", state, money.window.start, f"{amount(money.total, money.currency)}{against}; {money.advice}")
 
 
@@ -158,13 +177,15 @@ def standing(home: Home) -> Back | None:
     if not any(_stands(home, key, last) for key in last.record.symptoms):
         return None
     cause = last.record.causes[0] if last.record.causes else None
-    return Back(last.record.back_to, last.at, cause.name if cause else "unknown", cause.act if cause else last.record.account, last.id)
+    return Back(
+        last.record.back_to, last.at, cause.name if cause else "unknown", cause.act if cause else last.record.account, last.id
+    )
 
 
 def _stands(home: Home, key: str, diagnosis: Entry[Diagnosed]) -> bool:
     entry = home.ledger.find(key)
     if entry is None:
-        return any(alert.record.alert == key or alert.key == key for alert in open_alerts(home))
+        return any(key in (alert.record.alert, alert.key) for alert in open_alerts(home))
     if isinstance(entry.record, Alerted):
         return any(alert.record.alert == entry.record.alert for alert in open_alerts(home))
     newer: Entry[Record] | None
@@ -178,10 +199,7 @@ def _stands(home: Home, key: str, diagnosis: Entry[Diagnosed]) -> bool:
 
 def open_alerts(home: Home) -> list[Entry[Alerted]]:
     """The newest entry of each alert that was opened and not resolved, oldest first; acknowledged ones count as open."""
-    last: dict[str, Entry[Alerted]] = {}
-    for entry in home.ledger.read(Alerted):
-        last[entry.record.alert] = entry
-    return [entry for entry in last.values() if entry.record.state != "resolved"]
+    return monitoring.open_alerts(home)
 
 
 def trained(home: Home, bundle: str) -> Entry[Trained] | None:
@@ -217,7 +235,8 @@ class Money(msgspec.Struct, frozen=True):
     def gain(self, policy: str) -> Estimate:
         """Money made beyond a policy over the whole time, with its interval."""
         one = self.versus.get(policy, Estimate(None))
-        return Estimate(*(None if x is None else x * self.n for x in (one.value, one.low, one.high)), n=one.n)
+        value, low, high = (None if x is None else x * self.n for x in (one.value, one.low, one.high))
+        return Estimate(value, low, high, one.n)
 
 
 def totals(home: Home, system: System) -> Money | None:
@@ -260,7 +279,8 @@ def events(home: Home) -> list[Event]:
     found: list[tuple[int, Event]] = []
     for entry in home.ledger.read(Released):
         made = trained(home, entry.record.bundle)
-        says = f"{made.record.recipe if made else entry.record.bundle[:8]}: {entry.record.reason}"
+        name = made.record.recipe if made else entry.record.bundle[:8] or "doing nothing"
+        says = f"{name}: {entry.record.reason}"
         found.append((entry.seq, Event(entry.at, "release", f"Release {entry.record.number}", says, "good", entry.id)))
     for move in home.ledger.read(RolloutMoved):
         tone: State = "bad" if move.record.stage == "rolled back" else "waiting" if move.record.stage == "withdrawn" else "good"
@@ -268,17 +288,37 @@ def events(home: Home) -> list[Event]:
         title = f"Rollout {move.record.rollout}: {move.record.stage}{share}"
         found.append((move.seq, Event(move.at, "rollout", title, move.record.reason, tone, move.id)))
     for gate in home.ledger.read(Gated):
-        failed = [f"{check.name} {check.subject}".strip() for check in gate.record.checks if check.verdict is not Verdict.PASS and check.verdict is not Verdict.NOT_MEASURED]
+        failed = [
+            f"{check.name} {check.subject}".strip()
+            for check in gate.record.checks
+            if check.verdict is not Verdict.PASS and check.verdict is not Verdict.NOT_MEASURED
+        ]
         says = "all checks passed" if not failed else ", ".join(failed[:4])
-        found.append((gate.seq, Event(gate.at, "gate", f"Gate: {gate.record.verdict}", says, _state(gate.record.verdict), gate.id)))
+        found.append(
+            (gate.seq, Event(gate.at, "gate", f"Gate: {gate.record.verdict}", says, _state(gate.record.verdict), gate.id))
+        )
     for ask in home.ledger.read(Retraining):
         title = "Training" if ask.record.decision == "go" else "Training blocked"
         says = ", ".join(ask.record.triggers) if ask.record.decision == "go" else ask.record.reason
-        found.append((ask.seq, Event(ask.at, "training", title, says, "good" if ask.record.decision == "go" else "unsure", ask.id)))
+        found.append(
+            (ask.seq, Event(ask.at, "training", title, says, "good" if ask.record.decision == "go" else "unsure", ask.id))
+        )
     for alert in home.ledger.read(Alerted):
         if alert.record.state == "open":
             tone = "bad" if alert.record.harm else "unsure"
-            found.append((alert.seq, Event(alert.at, "alert", f"{alert.record.name} {alert.record.subject}".strip(), alert.record.message, tone, alert.id)))
+            found.append(
+                (
+                    alert.seq,
+                    Event(
+                        alert.at,
+                        "alert",
+                        f"{alert.record.name} {alert.record.subject}".strip(),
+                        alert.record.message,
+                        tone,
+                        alert.id,
+                    ),
+                )
+            )
     for seen in home.ledger.read(Diagnosed):
         title = f"Back to {seen.record.back_to}"
         found.append((seen.seq, Event(seen.at, "diagnosis", title, seen.record.account, "unsure", seen.id)))

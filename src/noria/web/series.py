@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -61,45 +62,54 @@ def cumulative(home: Home) -> list[Point]:
 def weekly_value(home: Home, *, confidence: float = 0.95) -> list[Point]:
     """Value per prediction at the end of each week, as the mean of the 28 accounts up to it, with its interval."""
     rows = [account for account in accounts(home) if account.n > 0]
+    means = [{name: value / account.n for name, value in account.made.items()} for account in rows]
+    return _rolling([account.end for account in rows], [account.n for account in rows], means, confidence)
+
+
+def weekly_performance(home: Home, metric: str, *, confidence: float = 0.95) -> list[Point]:
+    """The metric of the model that answered and of the free baselines at the end of each week, over the 28 closed windows up to it."""
+    newest: dict[datetime, tuple[int, dict[str, float]]] = {}
+    for entry in home.ledger.read(Monitored):
+        seen = entry.record
+        if seen.about == "outcomes" and seen.release is not None:
+            values = {one.subject: one.value for one in seen.signals if one.name == metric and one.value is not None}
+            newest[seen.window.end] = (seen.n, {NAMES.get(name, name): value for name, value in values.items()})
+    rows = [(end, *newest[end]) for end in sorted(newest) if newest[end][1]]
+    return _rolling([end for end, _, _ in rows], [n for _, n, _ in rows], [values for _, _, values in rows], confidence)
+
+
+NAMES = {"champion": "model"}
+
+
+def _rolling(ends: list[datetime], n: Sequence[float], values: list[dict[str, float]], confidence: float) -> list[Point]:
+    """At the end of each week the weighted mean of the windows up to it, for each name that all of them have."""
     points: list[Point] = []
-    for week, (_, stop) in _weeks([account.end for account in rows]):
-        some = rows[max(0, stop - BLOCKS) : stop]
-        n = np.array([account.n for account in some])
-        for name in some[0].made:
-            if all(name in account.made for account in some):
-                means = np.array([account.made[name] for account in some]) / n
-                found = block_mean(means, np.arange(len(some), dtype=np.int64), weights=n, confidence=confidence)
-                if found.value is not None:
-                    points.append(Point(week, name, found.value, found.low, found.high))
+    for week, stop in _weeks(ends):
+        some = values[max(0, stop - BLOCKS) : stop]
+        weights = np.array(n[max(0, stop - BLOCKS) : stop], dtype=np.float64)
+        blocks = np.arange(len(some), dtype=np.int64)
+        for name in values[stop - 1]:
+            known = np.array([row.get(name, np.nan) for row in some])
+            found = block_mean(known, blocks, weights=weights, confidence=confidence)
+            if found.value is not None:
+                points.append(Point(week, name, found.value, found.low, found.high))
     return points
 
 
-def _weeks(ends: list[datetime]) -> list[tuple[datetime, tuple[int, int]]]:
-    """(end of the week, its first and last index + 1) of the windows ending in each week since 1970."""
-    found: dict[int, tuple[int, int]] = {}
+def _weeks(ends: list[datetime]) -> list[tuple[datetime, int]]:
+    """The end of each week since 1970 in which a window ended, and how many windows ended by then."""
+    found: dict[int, int] = {}
     for place, end in enumerate(ends):
-        week = -((EPOCH - end) // WEEK)
-        first, _ = found.get(week, (place, 0))
-        found[week] = (first, place + 1)
-    return [(EPOCH + week * WEEK, span) for week, span in sorted(found.items())]
+        found[-((EPOCH - end) // WEEK)] = place + 1
+    return [(EPOCH + week * WEEK, stop) for week, stop in sorted(found.items())]
 
 
-def signal(home: Home, name: str, *, about: str) -> list[Point]:
-    """One monitored signal over time, one point a window; ``series`` is its subject."""
-    newest: dict[tuple[datetime, str], Point] = {}
+def drift(home: Home) -> list[Point]:
+    """The largest distance of any column to its reference, in units of its bound: above 1 is drift. ``series`` is the column."""
+    newest: dict[datetime, Point] = {}
     for entry in home.ledger.read(Monitored):
-        if entry.record.about != about:
-            continue
-        for one in entry.record.signals:
-            if one.name == name and one.value is not None:
-                newest[entry.record.window.end, one.subject] = Point(entry.record.window.end, one.subject, one.value, None, one.bound)
-    return [newest[key] for key in sorted(newest)]
-
-
-def signal_names(home: Home, *, about: str, level: str) -> list[str]:
-    """The names of the signals of a level that were ever measured."""
-    found: dict[str, None] = {}
-    for entry in home.ledger.read(Monitored):
-        if entry.record.about == about:
-            found |= {one.name: None for one in entry.record.signals if one.level == level and one.value is not None}
-    return list(found)
+        if entry.record.about == "traffic":
+            for one in entry.record.signals:
+                if one.name == "largest" and one.value is not None:
+                    newest[entry.record.window.end] = Point(entry.record.window.end, one.subject, one.value, None, one.bound)
+    return [newest[end] for end in sorted(newest)]

@@ -36,7 +36,9 @@ def _gain(money: facts.Money, confidence: float) -> list[str]:
         return []
     best = max(trivial, key=lambda name: trivial[name])
     found = money.gain(best)
-    text = f"  {facts.amount(money.total - trivial[best], money.currency, sign=True)} against the best that needs no model ({best})"
+    text = (
+        f"  {facts.amount(money.total - trivial[best], money.currency, sign=True)} against the best that needs no model ({best})"
+    )
     if found.known and found.low is not None and found.high is not None:
         text += f": {facts.amount(found.low, money.currency)} to {facts.amount(found.high, money.currency)} with {confidence:.0%} confidence"
     return [text, f"  {money.advice}"]

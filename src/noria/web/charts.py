@@ -1,0 +1,210 @@
+"""The report's charts: Altair specifications made into SVG text that stands in the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+from noria.web.facts import Event, Maturity, Span
+from noria.web.series import Point
+
+WIDTH = 820
+INK, GRID = "#66727d", "#8fa1ad40"
+COLOURS = {
+    "this system": "#11718f",
+    "model": "#11718f",
+    "do nothing": "#8a939c",
+    "base rate": "#8a939c",
+    "always act": "#c5803a",
+    "last label": "#c5803a",
+}
+TONES = {"good": "#2f8a62", "bad": "#c0473e", "unsure": "#c5903a", "waiting": "#8a939c"}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
+    return [
+        {"at": point.at.isoformat(), "series": point.series, "value": point.value, "low": point.low, "high": point.high}
+        for point in points
+    ]
+
+
+def _x(title: str = "") -> alt.X:
+    return alt.X(
+        "at:T",
+        title=title or None,
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(format="%b %Y", tickCount=8, grid=False, labelOverlap=True),
+    )
+
+
+def _drawn(chart: Any, name: str, describe: str) -> Markup:
+    """SVG text of a chart, its ids made unique by ``name``, its size left to the page."""
+    configured = (
+        chart.configure(font=FONT, background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=INK,
+            titleColor=INK,
+            gridColor=GRID,
+            domainColor=GRID,
+            tickColor=GRID,
+            labelFontSize=11,
+            titleFontSize=11,
+            titleFontWeight="normal",
+        )
+        .configure_legend(orient="top", title=None, labelColor=INK, labelFontSize=12, symbolStrokeWidth=3)
+        .configure_text(color=INK)
+    )
+    svg = vl_convert.vegalite_to_svg(configured.to_dict(), vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
+    svg = re.sub(r'<svg([^>]*?) width="[\d.]+" height="[\d.]+"', r"<svg\1", svg, count=1)
+    return Markup('<figure class="chart" role="img" aria-label="{}">{}</figure>').format(describe, Markup(svg))
+
+
+def money(points: Sequence[Point], currency: str) -> Markup:
+    """Cumulative money of this system and of the trivial policies."""
+    chart = (
+        alt.Chart(alt.Data(values=_rows(points)))
+        .mark_line(strokeWidth=2)
+        .encode(
+            _x(),
+            alt.Y("value:Q", title=f"{currency} so far".strip(), axis=alt.Axis(format="~s", tickCount=6)),
+            alt.Color("series:N", scale=_scale(points)),
+        )
+        .properties(width=WIDTH, height=230)
+    )
+    return _drawn(chart, "money", "Money so far, against doing nothing and always acting")
+
+
+def banded(points: Sequence[Point], title: str, name: str, describe: str) -> Markup:
+    """Lines over time; the first series has its interval as a band."""
+    first = next((each for each in COLOURS if any(point.series == each for point in points)), "")
+    rows = [row for row in _rows(points) if row["low"] is not None and row["series"] == first]
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=False))
+    band = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_area(opacity=0.18, color=COLOURS.get(first, INK))
+        .encode(_x(), alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), alt.Y2("high:Q"))
+    )
+    lines = (
+        alt.Chart(alt.Data(values=_rows(points)))
+        .mark_line(strokeWidth=2)
+        .encode(_x(), y, alt.Color("series:N", scale=_scale(points)))
+    )
+    return _drawn(alt.layer(band, lines).properties(width=WIDTH, height=200), name, describe)
+
+
+def _scale(points: Sequence[Point]) -> alt.Scale:
+    names = [name for name in COLOURS if any(point.series == name for point in points)]
+    return alt.Scale(domain=names, range=[COLOURS[name] for name in names])
+
+
+def signal(points: Sequence[Point], title: str, name: str) -> Markup:
+    """One number over time with its bound (a dashed line) where it has one; light points and a running line."""
+    rows = _rows(points)
+    base = alt.Chart(alt.Data(values=rows))
+    dots = base.mark_circle(size=9, opacity=0.35, color=COLOURS["this system"]).encode(
+        _x(), alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    )
+    line = (
+        base.transform_window(mean="mean(value)", frame=[-13, 0], sort=[alt.SortField("at")])
+        .mark_line(strokeWidth=2, color=COLOURS["this system"])
+        .encode(_x(), alt.Y("mean:Q"))
+    )
+    layers = [dots, line]
+    bounded = [row for row in rows if row["high"] is not None]
+    if bounded:
+        layers.append(
+            alt.Chart(alt.Data(values=bounded))
+            .mark_line(strokeDash=[4, 4], strokeWidth=1.2, color=TONES["bad"])
+            .encode(_x(), alt.Y("high:Q"))
+        )
+    return _drawn(alt.layer(*layers).properties(width=WIDTH, height=170), name, f"{title} over time")
+
+
+LANES = ("release", "rollout", "gate", "training", "diagnosis")
+
+
+def timeline(events: Sequence[Event], spans: Sequence[Span], end: str) -> Markup:
+    """What happened when: a lane each for releases, rollouts, gates, trainings and diagnoses, and alerts as bars."""
+    rows = [{"at": e.at.isoformat(), "lane": e.lane, "tone": e.tone, "title": e.title} for e in events if e.lane in LANES]
+    bars = [
+        {
+            "at": s.start.isoformat(),
+            "end": s.end.isoformat() if s.end else end,
+            "lane": "harm alert" if s.harm else "alert",
+            "tone": "bad" if s.harm else "unsure",
+        }
+        for s in spans
+    ]
+    order = [*LANES, "harm alert", "alert"]
+    present = [lane for lane in order if any(row["lane"] == lane for row in [*rows, *bars])]
+    y = alt.Y(
+        "lane:N",
+        sort=present,
+        title=None,
+        scale=alt.Scale(domain=present),
+        axis=alt.Axis(ticks=False, domain=False, labelFontSize=12, grid=True),
+    )
+    tone = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=list(TONES), range=list(TONES.values())))
+    marks = alt.Chart(alt.Data(values=rows)).mark_point(size=80, filled=True, opacity=0.85).encode(_x(), y, tone)
+    alerts = (
+        alt.Chart(alt.Data(values=bars)).mark_bar(height=9, opacity=0.45, cornerRadius=3).encode(_x(), alt.X2("end:T"), y, tone)
+    )
+    return _drawn(
+        alt.layer(alerts, marks).properties(width=WIDTH - 40, height=30 * max(1, len(present))), "timeline", "What happened when"
+    )
+
+
+def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
+    """Mean label against mean score, one point a bin; on the diagonal it is calibrated."""
+    rows = [{"score": score, "label": label, "n": n} for score, label, n in bins]
+    top = max([score for score, _, _ in bins] + [label for _, label, _ in bins] + [0.1])
+    axis = alt.Scale(domain=[0, min(1.0, top * 1.05)])
+    line = alt.Chart(alt.Data(values=[{"a": 0, "b": 0}, {"a": axis.domain[1], "b": axis.domain[1]}])).mark_line(
+        strokeDash=[4, 4], color=INK, strokeWidth=1
+    )
+    diagonal = line.encode(alt.X("a:Q"), alt.Y("b:Q"))
+    dots = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_circle(color=COLOURS["this system"], opacity=0.85)
+        .encode(
+            alt.X("score:Q", title="mean score", scale=axis),
+            alt.Y("label:Q", title="share that came true", scale=axis),
+            alt.Size("n:Q", legend=None, scale=alt.Scale(range=[30, 260])),
+        )
+    )
+    return _drawn(alt.layer(diagonal, dots).properties(width=300, height=260), "calibration", "Calibration of the scores")
+
+
+def labels(rows: Sequence[Maturity]) -> Markup:
+    """Labels by month: came, by silence, missing, still open."""
+    kinds = ("came", "by silence", "missing", "open")
+    data = [
+        {"at": f"{row.start:%Y-%m}", "kind": kind, "place": place, "n": n}
+        for row in rows
+        for place, (kind, n) in enumerate(
+            zip(kinds, (row.labelled - row.silent, row.silent, row.closed - row.labelled, row.asked - row.closed), strict=True)
+        )
+    ]
+    scale = alt.Scale(domain=list(kinds), range=[COLOURS["this system"], "#7fb4c4", TONES["bad"], "#c9d0d6"])
+    chart = (
+        alt.Chart(alt.Data(values=data))
+        .mark_bar()
+        .encode(
+            alt.X("at:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            alt.Y("n:Q", title="predictions asked", axis=alt.Axis(format="~s", tickCount=5)),
+            alt.Color("kind:N", scale=scale),
+            alt.Order("place:Q"),
+        )
+        .properties(width=WIDTH, height=170)
+    )
+    return _drawn(chart, "labels", "How many labels came, by month")
