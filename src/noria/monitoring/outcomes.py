@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from noria import measure, stats
 from noria.core import Verdict, Window
 from noria.monitoring.lastlabel import calibrated, groups_of, last_labels, look_back, pairs
-from noria.monitoring.reference import spec_of
-from noria.monitoring.standard import base_rate_loss, standard
-from noria.monitoring.windows import answering, found, number, value_of
+from noria.monitoring.reference import carried_span, in_season, season, spec_of
+from noria.monitoring.standard import base_rate_loss, label_reference, standard
+from noria.monitoring.windows import answering, found, judged, number, value_of
 from noria.records import CohortClosed, Monitored, Signal
 from noria.store import Home
 from noria.system import System
@@ -37,6 +37,7 @@ def outcomes(home: Home, system: System, cohort: CohortClosed, past: Sequence[Mo
     signals = _labels(system, cohort, frame, last)
     release = answering(frame)
     if release is not None:
+        signals += _shift(home, system, release, cohort, earlier)
         chosen = (frame["_release"] == release).fill_null(False).to_numpy()
         signals += _performance(home, system, release, frame.with_columns(last.alias("_last")).filter(chosen), earlier)
     return Monitored(
@@ -64,6 +65,24 @@ def _labels(system: System, cohort: CohortClosed, frame: pl.DataFrame, last: pl.
     if system.task == "binary":
         made += [_outcome("pairs", cell, n) for cell, n in pairs(_numbers(frame["_label"]), _numbers(last)).items()]
     return made
+
+
+def _shift(home: Home, system: System, release: str, cohort: CohortClosed, past: Sequence[Monitored]) -> list[Signal]:
+    """How far the label's mean is from what it was at the time of the release's training set."""
+    before = next((record for record in reversed(past) if record.release == release), None)
+    old = found(before.signals, "shift", "label") if before is not None else None
+    if before is not None and old is not None:
+        mean, bound, span = value_of(before, "reference mean", "label"), old.bound, carried_span(before)
+    else:
+        made = label_reference(home, system, release)
+        mean, bound, span = made if made is not None else (None, None, None)
+    if mean is None or cohort.mean is None:
+        return []
+    apart = number(abs(cohort.mean - mean))
+    seen = span is not None and in_season(span, cohort.window.end)
+    verdict = judged(apart, high=bound) if seen else Verdict.NOT_ENOUGH_DATA
+    signals = [Signal("shift", "label", "outcome", apart, number(bound), verdict), _outcome("reference mean", "label", mean)]
+    return signals + (season(span) if span is not None else [])
 
 
 def _performance(home: Home, system: System, release: str, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:

@@ -18,13 +18,14 @@ from typing import cast
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from noria import measure
-from noria.core import Window, digest, duration, from_micros, micros
+from noria.core import Verdict, Window, digest, duration, from_micros, micros
 from noria.measure import Profile
 from noria.model import archive
 from noria.model.bundle import Spec
-from noria.records import Entry, Monitored, Trained, TrainingSet
+from noria.records import Entry, Monitored, Signal, Trained, TrainingSet
 from noria.store import Home
 from noria.system import System
 
@@ -50,12 +51,8 @@ class Reference:
     span: Window | None = None
 
     def in_season(self, moment: datetime) -> bool:
-        """Whether the reference has windows from this time of the year (within 45 days, in any year)."""
-        if self.span is None:
-            return False
-        year = timedelta(days=365.25)
-        ahead = (moment - self.span.start + SEASON) % year
-        return ahead <= self.span.length + 2 * SEASON
+        """Whether the reference has windows from this time of the year."""
+        return self.span is not None and in_season(self.span, moment)
 
 
 def reference(home: Home, system: System, release: str, before: Monitored | None) -> Reference | None:
@@ -64,11 +61,23 @@ def reference(home: Home, system: System, release: str, before: Monitored | None
     if profile is None:
         return None
     if before is not None and before.release == release:
-        return Reference(release, profile, *_carried(before))
-    span = _training_span(home, system, release)
+        return Reference(release, profile, *carried(before))
+    span = training_span(home, system, release)
     if span is None:
         return Reference(release, profile)
     return Reference(release, profile, bounds(_ordinary(home, system, profile, span)), span)
+
+
+def in_season(span: Window, moment: datetime) -> bool:
+    """Whether a moment is of the same time of the year as ``span``, within 45 days, in any year.
+
+    >>> from datetime import UTC
+    >>> spring = Window(datetime(2013, 3, 1, tzinfo=UTC), datetime(2013, 5, 1, tzinfo=UTC))
+    >>> in_season(spring, datetime(2014, 4, 1, tzinfo=UTC)), in_season(spring, datetime(2013, 8, 1, tzinfo=UTC))
+    (True, False)
+    """
+    ahead = (moment - span.start + SEASON) % timedelta(days=365.25)
+    return ahead <= span.length + 2 * SEASON
 
 
 def spec_of(home: Home, release: str) -> Spec:
@@ -120,13 +129,20 @@ def bounds(ordinary: Sequence[Distances]) -> dict[tuple[str, str], float]:
     with np.errstate(all="ignore"):
         usual = np.nanquantile(table, USUAL, axis=0)
     usual = np.maximum(np.nan_to_num(usual), [FLOORS[name] for name, _ in names])
-    largest = np.nanmax(table / usual, axis=1)
-    n = len(largest)
-    random = np.random.default_rng(int(digest(["reference", n, [float(f"{x:.9g}") for x in largest]])[:8], 16))
-    heads = random.integers(0, n, (200, -(-n // RUN)))
-    drawn = largest[((heads[:, :, None] + np.arange(RUN)) % n).reshape(200, -1)[:, :n]]
-    factor = float(np.quantile(np.quantile(drawn, RARE, axis=1), 0.9))
+    factor = rarely(np.nanmax(table / usual, axis=1))
     return {name: float(f"{factor * scale:.9g}") for name, scale in zip(names, usual, strict=True)}
+
+
+def rarely(values: NDArray[np.float64]) -> float:
+    """What ordinary windows' numbers (in order of time) rarely exceed: their 98 % quantile, as high as 9 of 10 resamples have it.
+
+    Runs of 7 windows are drawn together, so that weekdays and spells of weather stay what they are.
+    """
+    n = len(values)
+    random = np.random.default_rng(int(digest(["reference", n, [float(f"{x:.9g}") for x in values]])[:8], 16))
+    heads = random.integers(0, n, (200, -(-n // RUN)))
+    drawn = values[((heads[:, :, None] + np.arange(RUN)) % n).reshape(200, -1)[:, :n]]
+    return float(np.quantile(np.quantile(drawn, RARE, axis=1), 0.9))
 
 
 def training_of(home: Home, release: str) -> Entry[TrainingSet] | None:
@@ -137,7 +153,7 @@ def training_of(home: Home, release: str) -> Entry[TrainingSet] | None:
     return sets[0] if sets else None
 
 
-def _training_span(home: Home, system: System, release: str) -> Window | None:
+def training_span(home: Home, system: System, release: str) -> Window | None:
     """The last eight weeks of the time a release's training set is from, on the grid of windows."""
     training = training_of(home, release)
     if training is None:
@@ -162,14 +178,26 @@ def _ordinary(home: Home, system: System, profile: Profile, span: Window) -> lis
     return [distances(profile, parts[(k,)], columns) for k in range(0, total, step) if (k,) in parts]
 
 
-def _carried(before: Monitored) -> tuple[dict[tuple[str, str], float], Window | None]:
+def carried(before: Monitored) -> tuple[dict[tuple[str, str], float], Window | None]:
+    """The bounds and the reference's time as a window's record has them."""
     kept = {
         (signal.name, signal.subject): signal.bound
         for signal in before.signals
         if signal.name in FLOORS and signal.bound is not None
     }
+    return kept, carried_span(before)
+
+
+def season(span: Window) -> list[Signal]:
+    """The time that the ordinary windows are from, as signals (seconds since 1970)."""
+    ends = (("reference from", span.start), ("reference until", span.end))
+    return [Signal(name, "season", "operation", micros(moment) / 1e6, None, Verdict.NOT_MEASURED) for name, moment in ends]
+
+
+def carried_span(before: Monitored) -> Window | None:
+    """The inverse of ``season``."""
     ends = [signal.value for signal in before.signals if signal.name in ("reference from", "reference until")]
     if len(ends) != 2 or None in ends:
-        return kept, None
-    start, end = (from_micros(int(value * 1e6)) for value in ends if value is not None)
-    return kept, Window(start, end)
+        return None
+    start, end = (from_micros(round(value * 1e6)) for value in ends if value is not None)
+    return Window(start, end)

@@ -115,8 +115,9 @@ def _enough(home: Home, system: System) -> bool:
         return False
     parts, label = system.parts, system.label
     span = max(c.record.window.end for c in cohorts) - min(c.record.window.start for c in cohorts)
-    gap = duration(label.within) + duration(label.horizon) + duration(system.every)
-    return span >= sum((duration(part) + gap for part in (parts.least, parts.validate, parts.test, parts.fresh)), timedelta(0))
+    gap = duration(label.within) + duration(label.horizon) + duration(label.lateness)
+    lengths = (parts.least, parts.validate, parts.test, parts.fresh)
+    return span >= sum((duration(length) for length in lengths), 3 * gap + duration(system.every))
 
 
 def _never_passed(home: Home) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from noria import stats
 from noria.core import Estimate, Window, duration
-from noria.monitoring.reference import training_of
+from noria.monitoring.reference import LEAST, rarely, training_of, training_span
 from noria.records import CohortClosed, Entry, Evaluated, Trained
 from noria.store import Home
 from noria.system import System
@@ -92,6 +92,22 @@ def _rate(past: Sequence[CohortClosed]) -> float | None:
     known = [(cohort.mean, cohort.labelled) for cohort in past if cohort.mean is not None]
     total = sum(n for _, n in known)
     return sum(mean * n for mean, n in known) / total if total else None
+
+
+def label_reference(home: Home, system: System, release: str) -> tuple[float, float | None, Window] | None:
+    """The label's mean at the time of the training set, how far ordinary windows lie from it (needs 30), and that time."""
+    span = training_span(home, system, release)
+    if span is None:
+        return None
+    cohorts = {
+        e.record.window.end: e.record for e in home.ledger.read(CohortClosed, since=span.start) if e.record.window.end in span
+    }
+    ordered = [cohorts[end] for end in sorted(cohorts) if cohorts[end].mean is not None]
+    mean = _rate(ordered)
+    if mean is None:
+        return None
+    apart = np.array([abs(cohort.mean - mean) for cohort in ordered if cohort.mean is not None])
+    return mean, rarely(apart) if len(apart) >= LEAST else None, span
 
 
 def base_rate_of(metric: str, rate: float, mean: float | None) -> float | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
 
-from noria.core import Verdict, Window, duration, micros
-from noria.monitoring.reference import SCORE, Reference, distances, reference
-from noria.monitoring.windows import answering, judged, number
+from noria.core import Verdict, Window, duration
+from noria.monitoring.reference import SCORE, Reference, bounds, distances, reference, season
+from noria.monitoring.windows import answering, judged, number, value_of
 from noria.records import Monitored, Scored, Signal
 from noria.store import Home
 from noria.system import System
 
 PAST = 28
+MEMORY = 42
 LEAST_PAST = 14
 FEW, MANY = 0.5, 2.0
 REFUSED = 0.01
@@ -22,7 +24,7 @@ LATE = 0.01
 
 
 def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored]) -> Monitored:
-    """One window of traffic. ``past`` are the windows before it, the newest last: 28 of them are enough."""
+    """One window of traffic. ``past`` are the windows before it, the newest last: ``MEMORY`` of them are enough."""
     known = home.lake.schema("predictions") or {}
     wanted = [name for name in ("_time", "_score", "_act", "_release", "_variant", "_scored_at") if name in known]
     features = [feature.name for feature in system.flat_features if feature.name in known]
@@ -32,7 +34,7 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
     against = reference(home, system, release, before) if release is not None else None
     signals = [*_operation(home, system, window, frame, past)]
     if against is not None:
-        signals += _moved(against, window, frame, release)
+        signals += _moved(_with_score(against, past), window, frame, release)
     if release is not None:
         signals += _predicted(frame.filter(pl.col("_release") == release))
     return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals))
@@ -61,6 +63,16 @@ def _operation(home: Home, system: System, window: Window, frame: pl.DataFrame, 
     return made
 
 
+def _with_score(against: Reference, past: Sequence[Monitored]) -> Reference:
+    """The reference with a bound for the score, once the release has answered for 30 windows: those are its ordinary ones."""
+    name = ("js", SCORE)
+    if name in against.bounds:
+        return against
+    own = [record for record in past if record.release == against.release]
+    seen = [{name: value} for record in own if (value := value_of(record, *name)) is not None]
+    return replace(against, bounds={**against.bounds, **bounds(seen)})
+
+
 def _moved(against: Reference, window: Window, frame: pl.DataFrame, release: str | None) -> list[Signal]:
     """Each column's distances, and the largest of them in units of its bound."""
     shown = frame.filter(pl.col("_release") == release).select(pl.col("_score").alias(SCORE))
@@ -71,7 +83,7 @@ def _moved(against: Reference, window: Window, frame: pl.DataFrame, release: str
     largest = ("", 0.0)
     for (name, column), value in measured.items():
         bound = against.bounds.get((name, column))
-        verdict = judged(value, high=bound) if seen else Verdict.NOT_ENOUGH_DATA
+        verdict = judged(value, high=bound) if seen or column == SCORE else Verdict.NOT_ENOUGH_DATA
         made.append(Signal(name, column, "prediction" if column == SCORE else "feature", number(value), bound, verdict))
         if bound and value / bound > largest[1]:
             largest = (column, value / bound)
@@ -79,8 +91,7 @@ def _moved(against: Reference, window: Window, frame: pl.DataFrame, release: str
         verdict = judged(largest[1], high=1.0) if seen else Verdict.NOT_ENOUGH_DATA
         made.append(Signal("largest", largest[0], "feature", number(largest[1]), 1.0, verdict))
     if against.span is not None:
-        for name, moment in (("reference from", against.span.start), ("reference until", against.span.end)):
-            made.append(Signal(name, "season", "operation", micros(moment) / 1e6, None, Verdict.NOT_MEASURED))
+        made += season(against.span)
     return made
 
 

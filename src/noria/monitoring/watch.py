@@ -6,7 +6,7 @@ from datetime import datetime
 
 from noria.monitoring.outcomes import PAST as OUTCOMES
 from noria.monitoring.outcomes import outcomes
-from noria.monitoring.traffic import PAST as TRAFFIC
+from noria.monitoring.traffic import MEMORY as TRAFFIC
 from noria.monitoring.traffic import traffic
 from noria.monitoring.windows import key, outcomes_due, recent, traffic_due
 from noria.records import Entry, Monitored
