@@ -34,7 +34,7 @@ HELP: dict[str, tuple[str, str]] = {
     "ledger": ("URL", "where the ledger is; empty: SQLite in the home"),
     "threads": ("count", "threads of the SQL engine"),
     "memory": ("size", "memory of the SQL engine before it spills to disk"),
-    "durable": ("yes/no", "wait for the disk at every commit"),
+    "durable": ("true/false", "wait for the disk at every commit"),
     "lease_seconds": ("seconds", "how long a silent worker keeps its home"),
     "database_wait_seconds": ("seconds", "how long to wait for a locked ledger"),
     "compact_after": ("commits", "small files of a table before they are joined"),
