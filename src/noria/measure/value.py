@@ -64,14 +64,21 @@ def _bound_to(sql: str, act: Any, label: Any) -> str:
     return str(sqlglot.parse_one(sql, read="duckdb").transform(put).sql(dialect="duckdb"))
 
 
-@lru_cache(maxsize=4096)
-def _constant(expression: str) -> float:
-    """An expression without columns, evaluated: a pure function of its text, so its memory is harmless."""
+@lru_cache(maxsize=256)
+def _constants(expressions: tuple[str, ...]) -> tuple[float, ...]:
+    """Expressions without columns, evaluated: a pure function of their text, so its memory is harmless."""
     import duckdb
 
+    picked = ", ".join(f"cast(({expression}) as double)" for expression in expressions)
     with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
-        found = connection.execute(f"select cast(({expression}) as double)").fetchone()
-    return float("nan") if found is None or found[0] is None else float(found[0])
+        found = connection.execute(f"select {picked}").fetchone() or ()
+    return tuple(float("nan") if one is None else float(one) for one in found)
+
+
+def _table(sql: str, acts: tuple[Any, ...], labels: tuple[Any, ...]) -> Floats:
+    """(acts, labels) values of an expression that reads nothing else."""
+    made = _constants(tuple(_bound_to(sql, a, y) for a in acts for y in labels))
+    return np.array(made).reshape(len(acts), len(labels))
 
 
 def _by_row(engine: Engine, frame: pl.DataFrame, expressions: list[str], extra: dict[str, pl.Series]) -> Floats:
@@ -154,15 +161,11 @@ def value(  # noqa: PLR0917  act, label and score are told apart by their order 
     out = np.full(len(act), np.nan)
     fixed = not columns_read(sql) and not _reads(sql, "score")
     if fixed and not numeric_act(system) and system.task != "regression":
-        labels = _label_series(system, label, keep).to_list()
-        pairs = {(int(a), y) for a, y, k in zip(act, labels, keep, strict=True) if k} if system.task == "multiclass" else None
-        if pairs is None:
-            numbers = np.asarray(label, float)
-            table = np.array([[_constant(_bound_to(sql, a, y)) for y in (False, True)] for a in system.decide.acts])
-            out[keep] = table[act[keep].astype(int), (numbers[keep] > 0.5).astype(int)]
+        if not keep.any():
             return out
-        worth = {(a, y): _constant(_bound_to(sql, system.decide.acts[a], y)) for a, y in pairs}
-        out[keep] = [worth[int(a), y] for a, y, k in zip(act, labels, keep, strict=True) if k]
+        texts = np.asarray(label, object)[keep] if system.task == "multiclass" else np.asarray(label, float)[keep] > 0.5
+        names, places = np.unique(texts.astype(str) if system.task == "multiclass" else texts, return_inverse=True)
+        out[keep] = _table(sql, system.decide.acts, tuple(names.tolist()))[act[keep].astype(int), places]
         return out
     extra = {
         "act": _act_series(system, act),
@@ -192,8 +195,7 @@ def expected(
     if chances.shape[1:] != (len(names),):
         raise ValueError(f"{chances.shape[1:]} columns of scores for the classes {names}: pass classes= in the scores' order")
     if not columns_read(sql) and not _reads(sql, "score"):
-        table = np.array([[_constant(_bound_to(sql, a, y)) for a in acts] for y in names])
-        return np.asarray(chances @ table)
+        return np.asarray(chances @ _table(sql, acts, names).T)
     made = _by_row(
         engine, frame, [_bound_to(sql, a, y) for y in names for a in acts], {"score": _score_series(score, n)}
     ).reshape(n, len(names), len(acts))

@@ -122,6 +122,7 @@ def prior(study: Study) -> Floats:
 def fit_probes(study: Study) -> dict[str, Floats]:
     """Scores on the later part of a linear model, a small boosting, and the best rule on one feature; empty when nothing can be fitted."""
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
     y = study.label[study.early]
     if not study.features or len(np.unique(y)) < 2:
@@ -129,7 +130,8 @@ def fit_probes(study: Study) -> dict[str, Floats]:
     matrix, categorical = encode(study.frame, study.features, study.early)
     design = _linear_design(matrix, categorical, study.early)
     made: dict[str, Floats] = {}
-    with warnings.catch_warnings():
+    # one thread: the sums keep their order, and on a busy machine small fits are ten times faster than with OpenMP's waiting
+    with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for name, (model, inputs) in _models(study, matrix, design, categorical).items():
             model.fit(inputs[study.early], y, sample_weight=study.weights[study.early])
