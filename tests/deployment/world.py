@@ -37,8 +37,8 @@ def system_of(**changes: Any) -> nr.System:
         "features": [asks.columns("x", "z", "shop")],
         "objective": nr.Objective("Whom to call?", nr.Value(VALUE, "EUR"), "log_loss", slices=["shop"]),
         "candidates": [nr.Prior(), nr.Linear()],
-        "rollout": nr.Rollout(shadow="4d", canary=(0.2, 0.5), unit="unit", step="2d", patience="20d"),
-        "gate": nr.Gate(blocks=4, margin=0.1),
+        "rollout": nr.Rollout(shadow="3d", canary=(0.2, 0.5), unit="unit", step="1d", patience="9d"),
+        "gate": nr.Gate(block="6h", margin=0.1),
     }
     return nr.System(**(parts | changes))
 
@@ -64,7 +64,9 @@ class World:
         """A model whose score is ``column`` as it is."""
         encoder = Encoder((Column(column, "number"),))
         decision = msgspec.to_builtins(Decision("expected", 0.0))
-        spec = Spec(system=self.system.name, candidate=column + salt, recipe="linear", task="binary", cost=cost, decision=decision)
+        spec = Spec(
+            system=self.system.name, candidate=column + salt, recipe="linear", task="binary", cost=cost, decision=decision
+        )
         golden = pl.DataFrame({column: [0.0, 0.25, 1.0]})
         return self.home.artifacts.put(pack(spec, Model(encoder, Passthrough(0.5, 0.0, 1.0)), golden))
 
@@ -79,7 +81,7 @@ class World:
         n = self.rows_a_day
         x = random.uniform(size=n)
         unit = [f"u{(end - START).days}-{i}" for i in range(n)]
-        times = [end - DAY + timedelta(seconds=1 + i * 60) for i in range(n)]
+        times = [end - DAY + timedelta(seconds=1) + DAY * i / n for i in range(n)]
         frame = pl.DataFrame(
             {
                 "_id": [f"{u}@{t:%Y%m%dT%H%M%S}Z" for u, t in zip(unit, times, strict=True)],
@@ -95,7 +97,11 @@ class World:
 
     def seed_sources(self) -> None:
         """Gives the lake the source's table, as ingestion would."""
-        rows = self.spine(START + DAY).drop("_id").with_columns(_known=pl.col("_time"), _row=pl.col("unit"), asked_at=pl.col("_time"))
+        rows = (
+            self.spine(START + DAY)
+            .drop("_id")
+            .with_columns(_known=pl.col("_time"), _row=pl.col("unit"), asked_at=pl.col("_time"))
+        )
         self.home.commit(
             CohortClosed(window=Window(START - DAY, START), revision=0, n=0, labelled=0, silent=0, mean=None, delay={}, rows=""),
             key="seed",
@@ -106,7 +112,9 @@ class World:
         """Scores the day that ends at ``end``; the clock is moved there."""
         self.clock.move(end)
         spine = self.spine(end)
-        return deployment.score(self.home, self.system, Window(end - DAY, end), spine, features.compute(self.home, self.system, spine))
+        return deployment.score(
+            self.home, self.system, Window(end - DAY, end), spine, features.compute(self.home, self.system, spine)
+        )
 
     def close(self, end: datetime) -> None:
         """Closes the cohort of the day that ended at ``end``."""
@@ -121,7 +129,14 @@ class World:
         )
         key = f"cohort/{end.isoformat()}/0"
         record = CohortClosed(
-            window=Window(end - DAY, end), revision=0, n=truth.height, labelled=truth.height, silent=0, mean=None, delay={}, rows=""
+            window=Window(end - DAY, end),
+            revision=0,
+            n=truth.height,
+            labelled=truth.height,
+            silent=0,
+            mean=None,
+            delay={},
+            rows="",
         )
         commit = self.home.lake.write("outcomes", truth.select(list(OUTCOMES.columns)).sort("_time", "_id"), key=key)
         self.home.commit(record, key=key, tables=[commit])

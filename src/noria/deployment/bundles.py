@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.deployment.routing import NOT_ACTING, randomised
+from noria.deployment.routing import NOT_ACTING, by_hand, randomised
 from noria.measure import Decision, act
 from noria.model import Bundle, load
 from noria.system import System
@@ -82,6 +82,8 @@ def policy_act(bundles: Bundles, system: System, decision: Decision, raw: Floats
 
     ``raw`` is the bundle's output, (n,) or (n, classes).
     """
+    if by_hand(system.decide):
+        return np.full(len(raw), np.nan)
     return fallback(system, act(bundles.home.engine, system, decision, raw, frame))
 
 

@@ -31,7 +31,7 @@ TOLERANCE = 1e-9
 REFUSED = 0.01
 RECOMPUTED = 500
 LATELY = timedelta(days=3)
-ARMS = GUARD = 0.5  # parts of the declared error: what the arms, and what the guard after a release, may add of wrong rollbacks
+LATER = 0.25  # the part of the declared error that each later veto may add: the arms, a canary step's own days, the guard of a release
 _LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act")
 
 
@@ -53,14 +53,15 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
     block = duration(system.gate.block)
     start = rollout.moved if rollout.stage == "full" else rollout.began
     span = Window(start, max(start, floor(known, block)))
+    paired, lately, margin = Estimate(None), Estimate(None), 0.0
     if wanted.randomised:
-        frame, paired, margin = _asked(home, system, rollout, span), Estimate(None), 0.0
+        frame = _asked(home, system, rollout, span)
     elif rollout.stage != "canary" and span.length <= (system.gate.blocks - 1) * block:
-        frame, paired, margin = None, Estimate(None), 0.0  # fewer blocks than give an interval: nothing to look at yet
+        frame = None  # fewer blocks than give an interval: nothing to look at yet
     else:
         twins = _twins(home, system, rollout, span, bundles)
         frame = pl.concat([some.frame for some in twins], how="diagonal_relaxed") if twins else None
-        paired, margin = _paired(home, system, rollout, twins)
+        paired, lately, margin = _paired(home, system, rollout, twins)
     between, units, gain = Estimate(None), 0, 0.0
     if rollout.stage == "canary" and frame is not None:
         between, units, gain = _between(home, system, rollout, frame, cautious=wanted.randomised)
@@ -68,6 +69,7 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
         waited=max(known - rollout.moved, timedelta(0)),
         margin=system.gate.margin * gain if wanted.randomised else margin,
         paired=paired,
+        lately=lately,
         arms=between,
         software=software(home, system, rollout, bundles),
         units=units,
@@ -86,9 +88,12 @@ class _Twins:
     champion: tuple[Floats, Floats]
 
 
-def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) -> tuple[Estimate, float]:
-    """The paired value difference, and the margin of not being inferior: a share of what the champion gains on doing nothing."""
-    differences, gains, days = [], [], []
+def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) -> tuple[Estimate, Estimate, float]:
+    """The paired value difference since the rollout began, and of this canary step alone; and the margin of not being inferior.
+
+    The margin is a share of what the champion gains on doing nothing, on the same rows.
+    """
+    differences, gains, days, fresh = [], [], [], []
     for twins in both:
         frame, label = twins.frame, _labels(system, twins.frame)
         mine = value(home.engine, system, frame, twins.challenger[0], label, twins.challenger[1])
@@ -97,13 +102,17 @@ def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) ->
         differences.append(mine - other)
         gains.append(other - nothing)
         days.append(blocks_of(frame["_time"], system.gate.block))
+        fresh.append((frame["_time"] > rollout.moved).to_numpy())
     if not differences:
-        return Estimate(None), 0.0
-    difference, gain = np.concatenate(differences), np.concatenate(gains)
-    error = system.rollout.error * (GUARD if rollout.stage == "full" else 1.0)
-    found = arms.paired(difference, np.concatenate(days), error=error, least=system.gate.blocks)
+        return Estimate(None), Estimate(None), 0.0
+    difference, gain, day, new = (np.concatenate(some) for some in (differences, gains, days, fresh))
+    error, least = system.rollout.error, system.gate.blocks
+    found = arms.paired(difference, day, error=error * (LATER if rollout.stage == "full" else 1.0), least=least)
+    lately = Estimate(None)
+    if rollout.stage == "canary":
+        lately = arms.paired(difference[new], day[new], error=error * LATER, least=least)
     known = np.isfinite(difference) & np.isfinite(gain)
-    return found, system.gate.margin * max(0.0, float(gain[known].mean())) if known.any() else 0.0
+    return found, lately, system.gate.margin * max(0.0, float(gain[known].mean())) if known.any() else 0.0
 
 
 def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: Bundles) -> list[_Twins]:
@@ -191,7 +200,7 @@ def _between(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, 
     days = blocks_of(frame["_time"], system.gate.block)
     _, step = np.unique(np.round(share, 9), return_inverse=True)
     strata = days * (step.max() + 1) + step
-    error = system.rollout.error * ARMS
+    error = system.rollout.error * LATER
     looks = max(1, int(duration(system.rollout.patience) / duration(system.gate.block)))
     found = arms.between(worth, mine, frame["_unit"].to_numpy().astype(str), strata, error=error, looks=looks)
     if cautious:

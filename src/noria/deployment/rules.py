@@ -2,7 +2,8 @@
 
 Where acting does not change the label, the *paired* difference decides: both models' decisions valued on the same rows, whoever
 answered. It is a confidence sequence over days with the declared ``error``, so looking after every cohort is free; each side
-of it errs with half of that. The canary can then only veto, by software, sample ratio and gross harm between the arms.
+of it errs with half of that. The canary can then only veto, by software, sample ratio and gross harm (between the arms, or on the
+step's own days), and waits while its own days look worse.
 
 Where acting changes the label, a decision that was not taken has no outcome. Shadow then tests software only, and the
 randomised arms of the canary decide: compared within each day and ramp step, pooled over both.
@@ -28,14 +29,15 @@ class Evidence:
     """What is known about a rollout.
 
     ``waited`` is the closed time since the rollout came into its stage. ``paired`` and ``arms`` are the challenger's value per
-    prediction less the champion's (or doing nothing's): on the same rows, and between randomised units. ``margin`` is how much
-    worse still counts as not inferior, in the same units. ``software`` are the checks that need no labels. ``units`` counts
-    the challenger's closed units in the canary.
+    prediction less the champion's (or doing nothing's): on the same rows, and between randomised units; ``lately`` is ``paired``
+    over this canary step alone. ``margin`` is how much worse still counts as not inferior, in the same units. ``software`` are the
+    checks that need no labels. ``units`` counts the challenger's closed units in the canary.
     """
 
     waited: timedelta
     margin: float
     paired: Estimate = UNKNOWN
+    lately: Estimate = UNKNOWN
     arms: Estimate = UNKNOWN
     software: tuple[Check, ...] = ()
     units: int = 0
@@ -101,6 +103,8 @@ def _canary(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]
     held = seen.waited >= duration(terms.rules.step)
     if not held or overall(seen.software) is not Verdict.PASS or seen.units < terms.least:
         return None
+    if not terms.randomised and (seen.lately.value is None or seen.lately.value < -seen.margin):
+        return None  # this step's own days speak against it, if not clearly: more of them will tell
     last = at.step + 1 >= len(terms.rules.canary)
     if last and terms.randomised:
         if not seen.arms.above(_bound(terms, seen)):
@@ -130,8 +134,9 @@ def _value_checks(terms: Terms, at: Rollout, seen: Evidence) -> tuple[Check, ...
     if not terms.randomised:
         found.append(_value_check("paired value", terms, seen, seen.paired))
     if at.stage == "canary":
-        arms = _value_check("value between the arms", terms, seen, seen.arms)
-        found.append(arms)
+        if not terms.randomised:
+            found.append(_value_check("paired value of this step", terms, seen, seen.lately))
+        found.append(_value_check("value between the arms", terms, seen, seen.arms))
     return tuple(found)
 
 

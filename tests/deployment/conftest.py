@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+def _load() -> ModuleType:
+    """The module beside this file, under a name of its own (tests are imported by path)."""
+    name = "deployment_world"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("world.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes a world whose home is open and held; closes it afterwards."""
+    with ExitStack() as stack:
+
+        def make(folder: Path = tmp_path, **given: Any) -> Any:
+            made = _load().World.open(folder, **given)
+            stack.callback(made.home.close)
+            stack.enter_context(made.home.hold("test"))
+            made.seed_sources()
+            return made
+
+        yield make

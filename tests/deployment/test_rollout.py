@@ -1,0 +1,343 @@
+"""Whole rollouts in a small world: what was planted decides what becomes of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import noria as nr
+from noria import deployment
+from noria.core import Conflict, LeaseLost, NoriaError, Refused, Verdict
+from noria.deployment.evidence import gather, parity, ratio, refusals
+from noria.records import Released, RolloutMoved, Turned
+from noria.store import Home
+
+DAY = timedelta(days=1)
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def day(k: int) -> datetime:
+    return START + k * DAY
+
+
+def begin(world: Any, bundle: str) -> Any:
+    return deployment.begin(world.home, world.system, bundle, world.gated(bundle))
+
+
+def turn_until(world: Any, first: int, last: int, stop: str) -> list[Any]:
+    """Turns days ``first`` to ``last`` until something comes into stage ``stop``; returns what moved."""
+    moved = []
+    for k in range(first, last):
+        entry = world.day(day(k))
+        if entry is not None:
+            moved.append(entry)
+            if getattr(entry.record, "stage", "full") == stop:
+                break
+    return moved
+
+
+def stages(world: Any) -> list[tuple[str, float]]:
+    return [(entry.record.stage, entry.record.share) for entry in world.home.ledger.read(RolloutMoved)]
+
+
+def flip(world: Any) -> None:
+    """From now on the truth is the opposite of what ``x`` says."""
+    honest = world.spine
+
+    def opposite(end: datetime) -> pl.DataFrame:
+        frame = honest(end)
+        world.asked[end] = world.asked[end].with_columns(label=1 - pl.col("label"))
+        return frame
+
+    world.spine = opposite
+
+
+def test_a_model_that_earns_is_promoted_step_by_step(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    turn_until(w, 1, 40, "full")
+    assert stages(w) == [("shadow", 0.0), ("canary", 0.2), ("canary", 0.5), ("full", 1.0)]
+    release = w.home.ledger.latest(Released)
+    assert (release.record.bundle, release.record.number, release.record.previous) == (good, 1, None)
+    live = deployment.state(w.home)
+    assert (live.champion, live.rollout) == (good, None)
+    moves = w.home.ledger.read(RolloutMoved)
+    assert moves[1].at - moves[0].at >= 3 * DAY
+    assert all(b.at - a.at >= DAY for a, b in pairwise(moves))
+    assert all(b.parents == (a.id,) for a, b in pairwise(moves))
+    paired = next(check for check in moves[1].record.checks if check.name == "paired value")
+    assert paired.estimate.low > 0
+    assert abs(paired.estimate.value - 0.25) < 0.1  # acting where x > 1/2 earns E|2x - 1| / 2
+
+
+def test_exposure_never_exceeds_the_step(world: Any) -> None:
+    w = world(rows_a_day=600)
+    begin(w, w.bundle("x"))
+    turn_until(w, 1, 40, "full")
+    logged = w.home.lake.read("predictions", columns=["_variant", "_variant_propensity", "_unit"])
+    for share in (0.2, 0.5):
+        step = logged.filter(pl.col("_variant_propensity").is_in([share, 1 - share]))
+        seen = float((step["_variant"] == "challenger").mean())  # type: ignore[arg-type]
+        assert abs(seen - share) < 4 * np.sqrt(share * (1 - share) / step.height)
+
+
+def test_a_model_that_costs_is_withdrawn_and_nobody_saw_it(world: Any) -> None:
+    w = world()
+    good, bad = w.bundle("x"), w.bundle("z")
+    deployment.promote(w.home, w.system, good, by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, bad)
+    turn_until(w, 1, 40, "withdrawn")
+    assert stages(w)[-1] == ("withdrawn", 0.0)
+    assert w.home.ledger.read(RolloutMoved)[-1].record.verdict is Verdict.FAIL
+    assert deployment.state(w.home).champion == good
+    assert set(w.home.lake.read("predictions", columns=["_release"])["_release"]) <= {"", good}
+
+
+def test_the_same_model_again_is_not_inferior_but_not_superior_either(world: Any, tmp_path_factory: Any) -> None:
+    ends = {}
+    for cost in (1, 2):
+        w = world(seed=3, rows_a_day=40, folder=tmp_path_factory.mktemp(f"cost{cost}"))
+        deployment.promote(w.home, w.system, w.bundle("x"), by="ada")
+        w.clock.move(START + timedelta(minutes=1))
+        begin(w, w.bundle("x", cost=cost, salt="-refit"))
+        turn_until(w, 1, 40, "withdrawn" if cost == 2 else "full")
+        ends[cost] = (stages(w)[-1][0], w.home.ledger.read(RolloutMoved)[-1].record.verdict)
+    assert ends == {1: ("full", Verdict.PASS), 2: ("withdrawn", Verdict.NOT_ENOUGH_DATA)}
+
+
+def test_a_canary_that_turns_bad_is_rolled_back_by_itself(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    turn_until(w, 1, 40, "canary")
+    flip(w)
+    k = (w.clock.now() - START).days + 1
+    turn_until(w, k, k + 40, "rolled back")
+    assert stages(w)[-2:] == [("canary", 0.2), ("rolled back", 0.0)]  # it never went further
+    assert deployment.state(w.home).champion is None
+    w.score(w.clock.now() + DAY)
+    newest = w.home.lake.read("predictions", columns=["_variant", "_release"], _time=(w.clock.now() - DAY, None))
+    assert newest["_variant"].unique().to_list() == ["champion"]
+
+
+def test_a_release_that_does_harm_is_taken_back_by_itself(world: Any) -> None:
+    w = world(rollout=nr.Rollout(shadow="5d", canary=(0.5,), unit="unit", step="1d"))
+    old, new = w.bundle("z"), w.bundle("x")
+    deployment.promote(w.home, w.system, old, by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, new)
+    turn_until(w, 1, 40, "full")
+    assert deployment.state(w.home).champion == new
+    flip(w)
+    k = (w.clock.now() - START).days + 1
+    moved = turn_until(w, k, k + 20, "full")
+    assert isinstance(moved[-1].record, Released)
+    assert moved[-1].record.bundle == old
+    assert moved[-1].record.reason.startswith("rollback")
+    assert stages(w)[-1] == ("rolled back", 0.0)
+    assert deployment.state(w.home).champion == old
+
+
+def test_after_the_guard_the_champion_before_is_not_asked_any_more(world: Any) -> None:
+    w = world()
+    old, new = w.bundle("z"), w.bundle("x")
+    deployment.promote(w.home, w.system, old, by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, new)
+    turn_until(w, 1, 40, "full")
+    full = w.clock.now()
+    k = (full - START).days
+    for i in range(1, 6):
+        w.day(day(k + i))
+    shadow = w.home.lake.read("shadow", columns=["_time", "_release"], _time=(full, None))
+    assert shadow["_release"].unique().to_list() == [old]
+    assert shadow["_time"].max() <= full + 3 * DAY
+    assert deployment.state(w.home).champion == new
+
+
+def test_where_acting_changes_the_label_the_arms_decide(world: Any) -> None:
+    w = world(
+        label={"affected_by_action": True}, rows_a_day=300, rollout=nr.Rollout(shadow="2d", canary=(0.5,), unit="unit", step="2d")
+    )
+    good = w.bundle("x")
+    begin(w, good)
+    turn_until(w, 1, 50, "full")
+    moves = w.home.ledger.read(RolloutMoved)
+    assert [entry.record.stage for entry in moves] == ["shadow", "canary", "full"]
+    assert {check.name for check in moves[1].record.checks} == {"refused rows", "score parity"}
+    arms = next(check for check in moves[2].record.checks if check.name == "value between the arms")
+    assert arms.estimate.low > 0
+    assert abs(arms.estimate.value - 0.25) < 0.12
+
+
+def test_a_bundle_that_cannot_answer_never_leaves_the_shadow(world: Any) -> None:
+    w = world()
+    begin(w, w.home.artifacts.put(b"no bundle"))
+    moved = turn_until(w, 1, 5, "withdrawn")
+    assert "refused rows" in moved[-1].record.reason
+
+
+def test_nothing_moves_twice_in_a_turn_or_without_news(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    moved = turn_until(w, 1, 40, "canary")
+    assert deployment.advance(w.home, w.system, w.clock.now()) is None
+    assert moved[-1].at == w.clock.now()
+    w.home.commit(Turned(did=("deployment",)), key="turn")
+    w.clock.move(w.clock.now() + 30 * DAY)
+    assert deployment.advance(w.home, w.system, w.clock.now()) is None  # nothing was scored or closed since the turn
+
+
+def test_after_a_restart_the_rollout_is_where_it_was(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    turn_until(w, 1, 40, "canary")
+    before = deployment.state(w.home)
+    again = Home.open(w.home.path, w.home.settings, w.clock, write=False)
+    try:
+        assert deployment.state(again) == before
+    finally:
+        again.close()
+
+
+def test_two_rollouts_at_once_are_refused_and_the_same_one_is_found(world: Any) -> None:
+    w = world()
+    good, other = w.bundle("x"), w.bundle("z")
+    first = begin(w, good)
+    assert begin(w, good) == first
+    with pytest.raises(Conflict, match="under way"):
+        begin(w, other)
+    with pytest.raises(Refused, match="not rolled out"):
+        deployment.begin(w.home, w.system, other, w.gated(other, Verdict.NOT_ENOUGH_DATA))
+
+
+def test_the_champion_has_nothing_to_show(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    deployment.promote(w.home, w.system, good, by="ada")
+    assert begin(w, good).record.stage == "withdrawn"
+    assert deployment.state(w.home).rollout is None
+
+
+def test_by_hand(world: Any) -> None:
+    w = world()
+    a, b, c = w.bundle("x"), w.bundle("z"), w.bundle("x", salt="c")
+    assert deployment.promote(w.home, w.system, a, by="ada", note="a trial").record.reason == "promoted by hand: a trial"
+    with pytest.raises(Conflict, match="champion already"):
+        deployment.promote(w.home, w.system, a, by="ada")
+    w.clock.move(day(1))
+    begin(w, b)
+    w.clock.move(day(2))
+    entry = deployment.promote(w.home, w.system, b, by="bob")
+    assert (entry.record.number, entry.record.previous, entry.record.by) == (2, a, "bob")
+    assert stages(w)[-1] == ("full", 1.0)
+    w.clock.move(day(3))
+    begin(w, c)
+    w.clock.move(day(4))
+    assert deployment.rollback(w.home, w.system, by="ada").record.stage == "rolled back"
+    assert deployment.state(w.home).champion == b
+    w.clock.move(day(5))
+    assert deployment.rollback(w.home, w.system, by="ada").record.bundle == a
+    w.clock.move(day(6))
+    assert deployment.rollback(w.home, w.system, by="ada").record.bundle == ""
+    with pytest.raises(Conflict, match="no release"):
+        deployment.rollback(w.home, w.system, by="ada")
+    with pytest.raises(Refused, match="name"):
+        deployment.promote(w.home, w.system, a, by=" ")
+    with pytest.raises(NoriaError):
+        deployment.promote(w.home, w.system, w.home.artifacts.put(b"no bundle"), by="ada")
+
+
+def test_of_two_racing_releases_one_wins(world: Any) -> None:
+    w = world()
+    a, b = w.bundle("x"), w.bundle("z")
+    other = Home.open(w.home.path, w.home.settings, w.clock)
+    try:
+        with pytest.raises(LeaseLost):
+            deployment.promote(other, w.system, b, by="bob")
+        with pytest.raises(LeaseLost), other.hold("bob"):
+            deployment.promote(other, w.system, b, by="bob")
+    finally:
+        other.close()
+    deployment.promote(w.home, w.system, a, by="ada")
+    with pytest.raises(Conflict):  # whoever looked before the other wrote
+        w.home.commit(Released(number=1, bundle=b, previous=None, reason="", by="bob"), key="release/0001")
+    assert [entry.record.bundle for entry in w.home.ledger.read(Released)] == [a]
+
+
+def test_the_sample_ratio_counts_units_and_sees_a_skew(world: Any) -> None:
+    w = world()
+    begin(w, w.bundle("x"))
+    turn_until(w, 1, 40, "canary")
+    rollout = deployment.state(w.home).rollout
+    honest = pl.DataFrame({"_unit": [f"u{i}" for i in range(1000)], "_variant": ["challenger"] * 200 + ["champion"] * 800})
+    assert ratio(rollout, honest).verdict is Verdict.PASS
+    assert ratio(rollout, pl.concat([honest, honest.head(200)])).verdict is Verdict.PASS  # asked again is no new unit
+    skewed = honest.with_columns(_variant=pl.Series(["challenger"] * 300 + ["champion"] * 700))
+    assert ratio(rollout, skewed).verdict is Verdict.FAIL
+
+
+def test_refused_rows_fail_only_beyond_what_the_champion_refuses_too(world: Any) -> None:
+    w = world()
+    deployment.promote(w.home, w.system, w.bundle("z"), by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, w.bundle("x"))
+    rollout = deployment.state(w.home).rollout
+
+    def frame(release: str, refused: int) -> pl.DataFrame:
+        return pl.DataFrame({"_release": [release] * 400, "_score": [None] * refused + [0.5] * (400 - refused)})
+
+    assert refusals(rollout, frame(rollout.champion, 0), frame(rollout.challenger, 40)).verdict is Verdict.FAIL
+    assert refusals(rollout, frame(rollout.champion, 40), frame(rollout.challenger, 40)).verdict is Verdict.PASS
+    assert refusals(rollout, frame(rollout.champion, 0), frame(rollout.challenger, 2)).verdict is Verdict.PASS
+    assert refusals(rollout, frame(rollout.champion, 0), frame("other", 2)).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_score_parity_sees_a_score_that_was_logged_wrong(world: Any) -> None:
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    w.score(day(1))
+    w.score(day(2))
+    rollout = deployment.state(w.home).rollout
+    logged = w.home.lake.read("predictions", _time=(day(1), None))
+    shadow = w.home.lake.read("shadow", _time=(day(1), None))
+    bundles = deployment.Bundles(w.home)
+    assert parity(w.system, rollout, logged, shadow, bundles).verdict is Verdict.PASS
+    wrong = shadow.with_columns(
+        _score=pl.when(pl.int_range(pl.len()) == 3).then(pl.col("_score") + 1e-6).otherwise(pl.col("_score"))
+    )
+    found = parity(w.system, rollout, logged, wrong, bundles)
+    assert (found.verdict, found.estimate.value) == (Verdict.FAIL, 1.0)
+    assert parity(w.system, rollout, logged.clear(), shadow, bundles).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_the_paired_difference_is_the_plain_mean_in_both_directions(world: Any) -> None:
+    w = world(decide=nr.Decide(explore=0.3), rollout=nr.Rollout(shadow="3d", canary=(0.4,), unit="unit", step="9d"))
+    old, new = w.bundle("z"), w.bundle("x")
+    deployment.promote(w.home, w.system, old, by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, new)
+    moved = turn_until(w, 1, 40, "canary")
+    k = (moved[-1].at - START).days
+    for i in range(1, 3):
+        w.day(day(k + i))
+    rollout = deployment.state(w.home).rollout
+    seen = gather(w.home, w.system, rollout, day(k + 2), deployment.Bundles(w.home))
+    truth = pl.concat([w.asked[day(i)] for i in range(1, k + 3)]).filter(pl.col("_time") > rollout.began)
+    worth = np.where(truth["label"].to_numpy() > 0, 1.0, -1.0)
+    plain = worth * ((truth["x"].to_numpy() > 0.5).astype(float) - (truth["z"].to_numpy() > 0.5).astype(float))
+    assert seen.paired.value == pytest.approx(plain.mean())
+    gain = (worth * (truth["z"].to_numpy() > 0.5)).mean()
+    assert seen.margin == pytest.approx(0.1 * max(gain, 0.0))
+    canary = w.home.lake.read("predictions", columns=["_unit", "_variant"], _time=(rollout.moved, None))
+    assert seen.units == canary.filter(pl.col("_variant") == "challenger")["_unit"].n_unique()
