@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from noria.core import SimulatedClock
+from noria.records import Approved
 from noria.settings import Settings
 from noria.store import Home
 
@@ -26,7 +27,7 @@ def open_home(tmp_path: Path, clock: SimulatedClock) -> Iterator[Callable[..., H
     """Opens homes (by default the same one again and again) and closes them at the end."""
     opened: list[Home] = []
 
-    def open_one(name: str = "home", *, create: bool = True, write: bool = True, **settings: object) -> Home:
+    def open_one(name: str | Path = "home", *, create: bool = True, write: bool = True, **settings: object) -> Home:
         values = Settings(**({"durable": False, "database_wait_seconds": 0} | settings))
         opened.append(Home.open(tmp_path / name, values, clock, create=create, write=write))
         return opened[-1]
@@ -51,3 +52,9 @@ def day(number: int, rows: int = 20, **more: object) -> pl.DataFrame:
     }
     frame = pl.DataFrame(columns, schema_overrides={"_time": pl.Datetime("us", "UTC")})
     return frame.with_columns(**{name: pl.lit(value) for name, value in more.items()})
+
+
+def put(home: Home, number: int) -> None:
+    """The predictions of one day with the record of them, as a turn would write them."""
+    commit = home.lake.write("predictions", day(number), key=f"d{number}")
+    home.commit(Approved(subject=str(number), by="test"), key=f"day/{number}", tables=[commit])

@@ -72,7 +72,7 @@ keys = st.text(alphabet="ab/é%_\U0001f600", min_size=1, max_size=6)
 written = st.lists(st.tuples(keys, st.sampled_from(["x", "y"]), st.booleans(), st.integers(0, 3)), max_size=25)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=written, prefix=keys | st.just(""), newest=st.none() | st.integers(1, 5), hours=st.integers(0, 20))
 def test_reading_is_filtering_what_was_appended(
     tmp_path_factory: pytest.TempPathFactory,

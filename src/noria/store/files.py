@@ -26,14 +26,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, durable: bool) -> None:
-    """Makes a folder and its parents, each name flushed to the disk when ``durable``."""
+    """Makes a folder and its parents, each name flushed to the disk when ``durable``; raises ``Unavailable`` when it cannot."""
     if folder.is_dir():
         return
     if folder.parent != folder:
         make_folder(folder.parent, durable)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if durable:
-        sync_folder(folder.parent)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if durable:
+            sync_folder(folder.parent)
+    except OSError as error:
+        raise no_room(error, folder) from error
 
 
 def write_file(path: Path, data: bytes, *, durable: bool) -> None:
