@@ -170,7 +170,8 @@ def row_id(system: System, row: Mapping[str, Any], asked: datetime) -> str:
     source = system.predict.of if isinstance(system.predict, Every) else system.predict
     keys = (source.key,) if isinstance(source.key, str) else tuple(source.key)
     fraction = f".{asked.microsecond:06d}" if asked.microsecond else ""
-    return "|".join(str(row[name]) for name in keys) + f"@{asked:%Y%m%dT%H%M%S}{fraction}Z"
+    texts = (str(row[name]).lower() if isinstance(row[name], bool) else str(row[name]) for name in keys)  # as SQL writes them
+    return "|".join(texts) + f"@{asked:%Y%m%dT%H%M%S}{fraction}Z"
 
 
 def _safe(name: str) -> str:

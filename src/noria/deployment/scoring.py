@@ -203,7 +203,8 @@ def with_context(system: System, spine: pl.DataFrame, features: pl.DataFrame) ->
 
 def units(system: System, spine: pl.DataFrame) -> pl.Series:
     """What is assigned to a variant: the declared column, by default the key; the row's own id where that is null."""
-    own = spine["_id"].str.replace(r"@[^@]*$", "")
+    key = spine["_id"].str.replace(r"@[^@]*$", "")
+    own = spine.select(pl.when(key == "").then(pl.col("_id")).otherwise(key).alias("_unit"))["_unit"]
     unit = system.rollout.unit
     if unit is None or unit not in spine.columns:
         return own.alias("_unit")
