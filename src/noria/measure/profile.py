@@ -160,8 +160,9 @@ def _number(numbers: NDArray[np.float64], edges: NDArray[np.float64], reference:
     counts = np.bincount(np.searchsorted(edges, finite, side="left"), minlength=len(edges) + 1)
     shape: dict[str, Any] = {"edges": tuple(float(e) for e in edges), "counts": tuple(int(c) for c in counts)}
     if len(finite):
-        moments = {"low": finite.min(), "high": finite.max(), "mean": finite.mean(), "std": finite.std()}
-        shape |= {name: float(f"{value:.12g}") for name, value in moments.items()}
+        finite = np.sort(finite)  # so that the sums do not depend on the order of the rows
+        shape |= {"low": float(finite[0]), "high": float(finite[-1])}
+        shape |= {"mean": float(f"{finite.mean():.12g}"), "std": float(f"{finite.std():.12g}")}
     if reference is not None and reference.low is not None and reference.high is not None:
         shape["outside"] = int(((finite < reference.low) | (finite > reference.high)).sum())
     return Column(n=len(numbers), nulls=len(numbers) - len(finite), **shape)

@@ -92,8 +92,8 @@ def _by_row(engine: Engine, frame: pl.DataFrame, expressions: list[str], extra: 
             f"the value reads {', '.join(missing)}, which the rows do not have",
             hint=f"the rows have {', '.join(c for c in frame.columns if not c.startswith('_'))}",
         )
-    rows = frame.select(wanted).with_columns(
-        *(series.alias(name) for name, series in extra.items()), pl.int_range(frame.height, dtype=pl.Int64).alias("_place")
+    rows = pl.DataFrame({"_place": np.arange(frame.height)}).with_columns(
+        *(frame[name] for name in wanted), *(series.alias(name) for name, series in extra.items())
     )
     picked = ", ".join(f"cast(({e}) as double) as v{i}" for i, e in enumerate(expressions))
     made = engine.sql(f"select {picked} from rows order by _place", rows=rows)
