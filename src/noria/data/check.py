@@ -50,7 +50,9 @@ def check(system: System, folder: Path) -> list[Problem]:
     found += _sources(system, types)
     schemas = {name: polars_schema(columns) for name, columns in types.items()}
     predicted = predicted_columns(system, schemas)
-    found += _predict(system, schemas)
+    found += _predict(system)
+    if not isinstance(system.predict, Source | Every | Request):
+        return found  # the rest is written in the predicted row's columns
     found += _label(system, schemas, predicted)
     found += _guarded(lambda: check_features(None, system, schemas), "features")
     found += _guarded(lambda: list(check_expressions(system, schemas, predicted)), "expressions")
@@ -171,7 +173,7 @@ def _sources(system: System, types: Mapping[str, Mapping[str, str]]) -> Iterator
 # -------------------------------------------------------------------------------------------------- what is predicted
 
 
-def _predict(system: System, schemas: Mapping[str, Schema]) -> Iterator[Problem]:
+def _predict(system: System) -> Iterator[Problem]:
     asked = system.predict
     if isinstance(asked, Request):
         yield from _request(asked)

@@ -275,7 +275,7 @@ def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
         same = taken.shelf.seen.get(name) == due[name].sha256
         where = fresh if same and cursor is not None else f"({upto} or {broken})"
         queries.append(_piece_sql(source, due[name], place, columns, where))
-    as_json = "to_json({" + ", ".join(f"{text(c)}: {quoted(c)}::VARCHAR" for c in (*columns, BAD)) + "})"
+    as_json = "to_json({" + ", ".join(f"{text(c)}: {quoted(c)}::VARCHAR" for c in (*sorted(columns), BAD)) + "})"
     query = (
         f"with rows as ({' union all '.join(queries)}), judged as (select *, {_reason_sql(source, columns, now)} as _reason from rows) "
         f"select *, {content_sql(columns)} as _row, case when _reason is not null then {as_json}::VARCHAR end as _json from judged"
@@ -283,7 +283,8 @@ def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
     try:
         rows = reader_of(home)(query)
     except NoriaError as error:
-        raise _Unusable(f"source {source.name!r}: {error.message}", ", ".join(names), error.hint, digest(_contents(due))) from None
+        fault = readers.damaged(source, due.values(), error.message)
+        raise _Unusable(fault.message, ", ".join(names), fault.hint, digest(_contents(due))) from None
     if cursor is not None:
         rows = _not_seen(home, taken, rows, names, cursor)
     _split(home, taken, rows, names)
@@ -349,7 +350,7 @@ def _split(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str]) -> No
     taken.accepted = good.select([*taken.columns, "_time", "_known", "_row"]).sort(*SOURCE.order)
     broken = rows.filter(pl.col("_reason").is_not_null()).select("_reason", "_json")
     if not doubles.is_empty():
-        texts = [pl.col(c).cast(pl.String) for c in taken.columns]
+        texts = [pl.col(c).cast(pl.String) for c in sorted(taken.columns)]
         doubles = doubles.select(pl.lit(DUPLICATE).alias("_reason"), pl.struct(texts).struct.json_encode().alias("_json"))
         broken = pl.concat([broken, doubles])
     taken.refused = broken.select(

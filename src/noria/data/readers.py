@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,11 +198,11 @@ def _inspected(run: Run, source: Source, piece: Piece) -> Piece:
         kept = {name: kind for name, kind in columns.items() if name != BAD}
         piece = msgspec.structs.replace(piece, columns=kept, marks_bad=BAD in columns)
         fault = unusable(source, kept)
-        counts = ", ".join(f"count({quoted(name)})" for name in columns)
-        bounds = "null, null" if fault else f"epoch_us(min({known_sql(source)})), epoch_us(max({known_sql(source)}))"
+        counts = ", ".join(f"bit_xor(hash({quoted(name)}))" for name in columns)  # a count would not look at the values
+        bounds = "null as low, null as high" if fault else f"epoch_us(min({known_sql(source)})) as low, epoch_us(max({known_sql(source)})) as high"
         row = run(f"select count(*), {bounds}, {counts} from read_parquet({paths([piece.path])})").row(0)
     except NoriaError as error:
-        raise _damaged(source, piece.name, error.message) from None
+        raise damaged(source, [piece], error.message) from None
     if fault:
         return msgspec.structs.replace(piece, rows=row[0], fault=fault[0], hint=fault[1])
     return msgspec.structs.replace(piece, rows=row[0], low=_moment(row[1]), high=_moment(row[2]))
@@ -216,10 +216,14 @@ def _moment(value: int | None) -> datetime | None:
     return datetime.fromtimestamp(min(max(value, low), high) // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
 
 
-def _damaged(source: Source, name: str, why: str) -> DataFault:
-    first = why.strip().splitlines()[0] if why.strip() else "unknown"
+def damaged(source: Source, pieces: Iterable[Piece], why: str) -> DataFault:
+    """The fault of files that cannot be read. Files are called by their names, not by where they lie on this machine."""
+    pieces = list(pieces)
+    lines = why.strip().splitlines() or ["no reason is known"]
+    for piece in pieces:
+        lines[0] = lines[0].replace(piece.path, piece.name)
     return DataFault(
-        f"source {source.name!r}: {name} cannot be read: {first}",
+        f"source {source.name!r}: {', '.join(piece.name for piece in pieces)} cannot be read: {lines[0]}",
         hint="the file is damaged or was not fully written: put it there again",
     )
 

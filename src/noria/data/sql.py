@@ -38,7 +38,6 @@ class Reader:
             if self._connection is None:
                 self._connection = duckdb.connect(config=self._options)
                 self._connection.execute("set TimeZone='UTC'")
-                self._connection.execute("set parquet_metadata_cache=true")
             frame = pl.from_arrow(self._connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise NoriaError(str(error)) from error

@@ -1,0 +1,141 @@
+"""`noria check` names every mistake at once, each with its place, and lets the sound declarations pass."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import noria as nr
+from noria import data
+
+ROOT = Path(__file__).resolve().parents[2]
+DECLARATIONS = ROOT / "tests" / "declarations"
+
+
+@pytest.mark.parametrize("name", ["clicks", "churn", "demand"])
+def test_sound_declarations_pass(name: str) -> None:
+    made = runpy.run_path(str(DECLARATIONS / f"{name}.py"))["system"]
+    assert [str(problem) for problem in data.check(made, DECLARATIONS)] == []
+
+
+@pytest.mark.parametrize(("name", "task"), [("clicks", "binary"), ("churn", "binary"), ("demand", "regression")])
+def test_declarations_are_data(name: str, task: str) -> None:
+    first, second = (runpy.run_path(str(DECLARATIONS / f"{name}.py"))["system"] for _ in range(2))
+    assert first.id == second.id
+    assert first.task == task
+
+
+def test_the_wrong_declaration_is_answered_whole() -> None:
+    made = runpy.run_path(str(DECLARATIONS / "wrong.py"))["system"]
+    found = data.check(made, DECLARATIONS)
+    places = {
+        "every",
+        "sources.shops.owner",
+        "sources.visits.data",
+        "label.within",
+        "label.expression",
+        "label.otherwise",
+        "label.by",
+        "decide.policy",
+        "decide.explore",
+        "objective.problem",
+        "objective.metric",
+        "objective.value.sql",
+        "objective.guardrails[0]",
+        "objective.slices",
+        "candidates",
+        "parts.test",
+        "gate.confidence",
+        "rollout.canary",
+        "rollout.unit",
+        "retrain.on",
+    }
+    assert {problem.place for problem in found} >= places
+    features = [problem for problem in found if problem.place.startswith("features[")]
+    assert len(features) >= 3
+    assert all(problem.message for problem in found)
+    assert sum(bool(problem.hint) for problem in found) >= len(found) - 2
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize(
+    ("parts", "place"),
+    [
+        ({"name": "Bad Name"}, "name"),
+        ({"predict": 3}, "predict"),
+        ({"predict": nr.Request({"a": "WORD"}, key="b", group="c")}, "predict.columns"),
+        ({"predict": nr.Request({"a": "WORD"}, key="b", group="c")}, "predict.key"),
+        ({"predict": nr.Request({"a": "WORD"}, key="b", group="c")}, "predict.group"),
+        ({"decide": nr.Decide(acts=(1,))}, "decide.acts"),
+        ({"decide": nr.Decide("quantile 0.5")}, "decide.policy"),
+        ({"decide": nr.Decide(holdout=2)}, "decide.holdout"),
+        ({"candidates": [nr.Prior(), object()]}, "candidates[1] (object)"),
+        ({"candidates": [nr.Prior(), nr.Seasonal("1 week", by="z")]}, "candidates[1] (seasonal).period"),
+        ({"candidates": [nr.Prior(), nr.Last(by="z")]}, "candidates[1] (last).by"),
+        ({"candidates": [nr.Prior(), nr.Rule("nowhere > 1")]}, "candidates[1] (rule).expression"),
+        ({"parts": nr.Parts(train="7d", least="28d")}, "parts.train"),
+        ({"gate": nr.Gate(blocks=1)}, "gate.blocks"),
+        ({"gate": nr.Gate(margin=-1)}, "gate.margin"),
+        ({"rollout": nr.Rollout(patience="1d")}, "rollout.patience"),
+        ({"retrain": nr.Retrain(budget=0)}, "retrain.budget"),
+        ({"outcomes": {"label": nr.Outcome(nr.Source("came", key="id", time="at"), "1", within="6h")}}, "outcomes.label"),
+        ({"outcomes": {"p": nr.Outcome(nr.Source("came", key="id", time="at"), "1", within="9h")}}, "outcomes.p.within"),
+    ],
+)
+def test_each_mistake_has_its_place(world: Any, parts: dict[str, Any], place: str) -> None:
+    asked = pl.DataFrame({"id": ["a"], "n": [1]}).with_columns(pl.lit("2024-01-01T00:00:00Z").str.to_datetime(time_zone="UTC").alias("at"))
+    came = asked.rename({"n": "x"})
+    sources = {
+        "asked": nr.Source("asked", asked, key="id", time="at", owner="us"),
+        "came": nr.Source("came", came, key="id", time="at", owner="us"),
+    }
+    assert data.check(world.declared(**sources), world.folder) == []
+    found = [problem.place for problem in data.check(world.declared(**sources, **parts), world.folder)]
+    assert place in found
+
+
+@pytest.mark.parametrize(
+    ("label", "place"),
+    [
+        ({"expression": "x >"}, "label.expression"),
+        ({"expression": "missing > 0"}, "label.expression"),
+        ({"expression": "sum(x) > 0"}, "label.expression"),
+        ({"expression": "'text'"}, "label.expression"),
+        ({"how": "most"}, "label.how"),
+        ({"how": "any", "otherwise": None}, "label.otherwise"),
+        ({"how": "count", "task": "binary"}, "label.how"),
+        ({"horizon": "soon"}, "label.horizon"),
+        ({"censored_when": "x"}, "label.censored_when"),
+        ({"observed_when": "bought"}, "label.observed_when"),
+        ({"by": {"id": "nowhere"}}, "label.by"),
+        ({"by": {"n": "id"}}, "label.by"),
+        ({"within": "0h"}, "label.within"),
+    ],
+)
+def test_mistakes_of_labels(world: Any, label: dict[str, Any], place: str) -> None:
+    stamp = pl.lit("2024-01-01T00:00:00Z").str.to_datetime(time_zone="UTC").alias("at")
+    came = nr.Source("came", pl.DataFrame({"id": ["a"], "x": [1]}).with_columns(stamp), key="id", time="at", owner="us")
+    asked = nr.Source("asked", pl.DataFrame({"id": ["a"], "n": [1]}).with_columns(stamp), key="id", time="at", owner="us")
+    sound: dict[str, Any] = {"expression": "x > 0", "within": "6h", "otherwise": False}
+    found = data.check(world.declared(asked=asked, label=nr.Label(came, **{**sound, **label})), world.folder)
+    assert place in [problem.place for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("id,at,x\na,2024-01-01 00:00,1\n", "no time zone"),
+        ("id,day,x\na,2024-01-01,1\n", "there is no column 'at'"),
+        ("id,at,x\na\n", "cannot be read as CSV"),
+    ],
+)
+def test_sources_that_cannot_be_used(world: Any, text: str, says: str) -> None:
+    (world.folder / "came.csv").write_text(text)
+    made = world.declared(came=nr.Source("came", "came.csv", key="id", time="at", owner="us"))
+    [found] = [problem for problem in data.check(made, world.folder) if problem.place == "sources.came.data"]
+    assert says in found.message
+    assert found.hint
