@@ -104,7 +104,7 @@ def test_mistakes_are_told_in_the_engines_words(engine: Engine) -> None:
     assert caught.value.hint == "mend the SQL"
     with pytest.raises(NoriaError, match="syntax error"):
         engine.sql("selec 1")
-    with pytest.raises(NoriaError, match="cast it in the query|a type that frames cannot hold"):
+    with pytest.raises(NoriaError, match="a type that frames cannot hold"):
         engine.sql("select interval 1 day as i")
     with pytest.raises(NoriaError, match="Conversion Error"):
         engine.sql("select cast(x as integer) as i from t", t=pl.DataFrame({"x": ["a"]}))

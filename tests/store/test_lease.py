@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,3 +165,13 @@ def test_the_number_of_a_dead_process_may_be_given_again(open_home: Callable[...
         change_lease(first, pid=os.getpid(), started="an earlier process of this number")
         with second.hold("other") as lease:
             assert lease.epoch == 2
+
+
+def test_a_lease_that_could_not_be_given_back_is_no_hindrance(home: Home) -> None:
+    other = sqlite3.connect(home.path / "ledger.db", isolation_level=None)
+    with home.hold("worker"):
+        other.execute("begin immediate")
+    other.execute("rollback")
+    other.close()
+    with home.hold("worker") as lease:
+        assert lease.epoch == 2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from noria.core import Clock, Corrupt, LeaseLost, NotFound, micros
+from noria.core import Clock, Corrupt, LeaseLost, NotFound, Unavailable, micros
 from noria.records import Entry, Record
 from noria.settings import Settings
 from noria.store import dialect, lease
@@ -55,6 +55,7 @@ class Home:
         self.artifacts = Artifacts(path / "artifacts", durable=settings.durable)
         self.measurements = Measurements(path / "measurements.db", write=write)
         self._lease: Lease | None = None
+        self._token = ""
         self._depth = 0
         self._checked = False
 
@@ -95,7 +96,8 @@ class Home:
         """
         if self._lease is None:
             with self.ledger.transaction() as connection:
-                self._lease = lease.take(connection, owner, self.settings.lease_seconds)
+                self._lease = lease.take(connection, owner, self.settings.lease_seconds, self._token)
+                self._token = self._lease.token
         held = self._lease
         self._depth += 1
         try:
@@ -107,7 +109,7 @@ class Home:
             if self._depth == 0:
                 self._lease = None
                 self.lake.abandon()
-                with self.ledger.transaction() as connection:
+                with suppress(Unavailable), self.ledger.transaction() as connection:  # what happened inside is the news
                     lease.release(connection, held)
 
     def _look_over(self) -> None:

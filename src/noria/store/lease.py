@@ -46,11 +46,14 @@ class Lease:
     token: str
 
 
-def take(connection: Connection, owner: str, lease_seconds: int) -> Lease:
-    """Takes the lease in the running transaction; raises ``LeaseLost`` when another live worker has it."""
+def take(connection: Connection, owner: str, lease_seconds: int, mine: str = "") -> Lease:
+    """Takes the lease in the running transaction; raises ``LeaseLost`` when another live worker has it.
+
+    ``mine`` is the token of a lease that the caller had and could not give back (a full disk): it does not stand in its own way.
+    """
     row = connection.execute(for_update(sa.select(leases).where(leases.c.name == NAME))).one_or_none()
     now = clock_micros(connection)
-    if row is not None and row.token and not _is_free(row, now, lease_seconds):
+    if row is not None and row.token not in ("", mine) and not _is_free(row, now, lease_seconds):
         place = msgspec.json.decode(row.place, type=Place)
         raise LeaseLost(
             f"this home is held by {row.owner!r} (process {place.pid} on {place.host}) since {from_micros(row.since):%Y-%m-%d %H:%M:%S} UTC",

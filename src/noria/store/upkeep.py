@@ -143,10 +143,11 @@ def _check_log(lake: Lake, table: str, state: TableState, *, deep: bool) -> Iter
         what = _entry_fault(path, row)
         if what:
             yield Fault(table, path, what, True)
-    stray = delta.log_path(lake.folder / table, state.version + 1)
-    if stray.exists():
-        yield Fault(table, stray, "this log entry was not written by Noria", True)
-    elif deep and (what := _reader_fault(lake.folder / table, state)):
+    strays = 0
+    while (path := delta.log_path(lake.folder / table, state.version + 1 + strays)).exists():
+        yield Fault(table, path, "this log entry is not of this ledger", True)
+        strays += 1
+    if deep and not strays and (what := _reader_fault(lake.folder / table, state)):
         yield Fault(table, delta.log_folder(lake.folder / table), what, True)
 
 
@@ -180,8 +181,8 @@ def repair(lake: Lake, *, accept_loss: bool) -> list[str]:
     lake.held()
     done: list[str] = []
     for table, state in sorted(lake.current().tables.items()):
-        for fault in list(_check_log(lake, table, state, deep=True)):
-            done.append(_repair_log(lake, table, state, fault))
+        for _ in range(2):  # what other readers see can be judged only once the entries are right
+            done += [_repair_log(lake, table, state, fault) for fault in list(_check_log(lake, table, state, deep=True))]
         for info in list(state.files.values()):
             path = lake.folder / table / info.path
             what = lake.fault(path, info, again=True)
