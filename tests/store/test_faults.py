@@ -300,6 +300,17 @@ def test_a_ledger_that_cannot_grow_is_a_clear_error(home: Home) -> None:
     assert home.lake.check() == []
 
 
+def test_a_lease_that_does_not_fit_is_not_held(home: Home) -> None:
+    with home.hold("test"):
+        put(home, 0)
+    wal = (home.path / "ledger.db-wal").stat().st_size
+    with small_files(wal), pytest.raises(Unavailable, match="no room on the disk for the ledger"), home.hold("test"):
+        pass
+    with home.hold("test"):
+        put(home, 1)
+    assert home.lake.read("predictions").height == 40
+
+
 def test_a_log_that_does_not_fit_follows_later(home: Home) -> None:
     with home.hold("test"):
         put(home, 0)

@@ -96,8 +96,8 @@ class Home:
         """
         if self._lease is None:
             with self.ledger.transaction() as connection:
-                self._lease = lease.take(connection, owner, self.settings.lease_seconds, self._token)
-                self._token = self._lease.token
+                taken = lease.take(connection, owner, self.settings.lease_seconds, self._token)
+            self._lease, self._token = taken, taken.token
         held = self._lease
         self._depth += 1
         try:
