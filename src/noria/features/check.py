@@ -87,8 +87,8 @@ def _place_of(number: int, feature: Feature, system: System) -> Iterator[Problem
         if not isinstance(asked, Request) and feature.source != asked.name:
             message = f"{feature.source!r} is not what is predicted ({asked.name!r}); its columns are not in the predicted row"
             yield Problem(place(number, feature), message, f"look them up: {feature.source}.last(..., by=..., max_age=...)")
-    if feature.op == "window" and feature.agg != "count" and feature.expr.strip() == "*":
-        yield Problem(place(number, feature), f"{feature.agg} needs an expression", f'write .{feature.agg}("column")')
+    if feature.expr.strip() == "*" and feature.agg != "count":
+        yield Problem(place(number, feature), f"{feature.agg or feature.op} needs an expression", "name a column instead of *")
 
 
 def _joins(number: int, feature: Feature, system: System, known: Schemas) -> Iterator[Problem]:
@@ -114,7 +114,7 @@ def _family(kind: object) -> str:
 
 
 def _expression(number: int, feature: Feature, system: System) -> Iterator[Problem]:
-    plain = feature.op == "column" or (feature.agg == "count" and feature.expr == "*")
+    plain = feature.op == "column" or feature.expr.strip() == "*"
     if not plain and (reason := objection(feature.expr)):
         yield Problem(place(number, feature), reason, "an expression is SQL over one row's columns")
     if feature.op in ("column", "expression"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from noria.core import DataFault
 from noria.features.binding import quoted
 from noria.features.plan import FeatureColumn, Plan, plan
 from noria.features.sql import MICROSECOND, Way, sql, table_name
-from noria.system import System
+from noria.system import Every, Feature, Request, System
 from noria.tables import TIME, source_table
 
 if TYPE_CHECKING:
@@ -43,8 +43,11 @@ def compute(home: Home, system: System, spine: pl.DataFrame) -> pl.DataFrame:
     are too large for exact sums.
     """
     known = schemas(home, system)
-    resolved = plan(system, known)
-    rows = _numbered(resolved, spine)
+    _complete(system, spine)
+    asks = system.predict.of if isinstance(system.predict, Every) else system.predict
+    own: Mapping[str, pl.DataType] = {} if isinstance(asks, Request) else known.get(asks.name, {})
+    resolved = plan(system, known if own or isinstance(asks, Request) else {**known, asks.name: _columns(spine)})
+    rows = _numbered(resolved, spine, own)
     if spine.is_empty():
         return _typed(resolved, rows.select("_id"))
     asked = _span(spine)
@@ -59,6 +62,11 @@ def compute(home: Home, system: System, spine: pl.DataFrame) -> pl.DataFrame:
         if not _is_overflow(error):
             raise
         raise _too_large(home, resolved, scans, error) from error
+
+
+def _columns(spine: pl.DataFrame) -> dict[str, pl.DataType]:
+    """The predicted row's columns, read off the spine: its source has no row in the lake."""
+    return {name: kind for name, kind in spine.schema.items() if not name.startswith("_")}
 
 
 def _scan(home: Home, resolved: Plan, source: str, asked: tuple[datetime, datetime]) -> Scan:
@@ -80,20 +88,33 @@ def _way(home: Home, resolved: Plan, scans: Mapping[str, Scan], asked: tuple[dat
     return "pairs"
 
 
-def _numbered(resolved: Plan, spine: pl.DataFrame) -> pl.DataFrame:
-    """The spine as the query wants it, or what it lacks."""
-    needed = {"_id", "_time"} | {name for column in resolved.columns for name, _ in column.feature.by}
-    needed |= {column.feature.expr[1:-1] for column in resolved.columns if column.feature.op == "column"}
+def _needed(features: Iterable[Feature]) -> set[str]:
+    """The columns of the spine that are read by name (expressions may read more)."""
+    joined = {"_id", "_time"} | {name for feature in features for name, _ in feature.by}
+    return joined | {feature.expr[1:-1] for feature in features if feature.op == "column"}
+
+
+def _complete(system: System, spine: pl.DataFrame) -> None:
+    """Raises ``DataFault`` when the spine lacks a column or a time."""
+    needed = _needed(system.flat_features)
     if missing := sorted(needed - set(spine.columns)):
         raise DataFault(
             f"the rows to be predicted have no column {', '.join(missing)}",
             hint=f"they have {', '.join(spine.columns)}; the features need all of {', '.join(sorted(needed))}",
         )
     if spine.schema["_time"] != TIME or spine["_time"].null_count():
-        raise DataFault(
-            f"_time is {spine.schema['_time']} with {spine['_time'].null_count()} nulls", hint=f"it has to be {TIME}, never null"
-        )
-    return spine.with_columns(_t=pl.col("_time").dt.epoch("us"), _n=pl.int_range(pl.len(), dtype=pl.Int64))
+        told = f"_time is {spine.schema['_time']} with {spine['_time'].null_count()} nulls"
+        raise DataFault(told, hint=f"it has to be {TIME}, never null")
+
+
+def _numbered(resolved: Plan, spine: pl.DataFrame, own: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The spine as the query wants it; a column of nulls without a type takes its type from ``own``."""
+    needed = _needed([column.feature for column in resolved.columns])
+    whole = any(column.feature.op == "expression" for column in resolved.columns)
+    kept = [name for name in spine.columns if whole or name in needed]
+    typed = [pl.col(name).cast(own.get(name, pl.String())) for name in kept if spine.schema[name] == pl.Null]
+    numbers = {"_t": pl.col("_time").dt.epoch("us"), "_n": pl.int_range(pl.len(), dtype=pl.Int64)}
+    return spine.select(kept).with_columns(*typed, **numbers)
 
 
 def _span(spine: pl.DataFrame) -> tuple[datetime, datetime]:

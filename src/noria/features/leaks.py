@@ -52,7 +52,8 @@ def suspects(
         The label's column: 0/1 or boolean, a text (classes; each is told from the rest), or a number with more values.
     bound:
         The AUC (for numbers: the share of variance explained) above which a single column is implausible. Values are cut into at most
-        64 bins and scored by the mean label of the same bin on the *other* blocks, so that an identifier explains nothing.
+        64 bins and scored by the mean label of the same bin on the *other* blocks, so that an identifier explains nothing; numbers also
+        by themselves.
     residue:
         A missing value or a category settles the label when the share of other labels among its rows is surely below this part of
         what it is among all rows.
@@ -158,17 +159,13 @@ def _value_alone(series: pl.Series, codes: Ints, here: Mask, target: _Target, li
     known = target.where(here)
     if known.constant:
         return None
-    score = _other_blocks(codes[here], known)
-    if target.binary:
-        estimate = _auc(known, score, limits)
-        if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-            plain = series.cast(pl.Float64).to_numpy().astype(float)[here]
-            towards = np.sign(((plain - plain.mean()) * (known.values - known.values.mean())).sum()) or 1.0
-            estimate = max(estimate, _auc(known, towards * plain, limits), key=lambda e: e.value or 0.0)
-        strength, what = 2 * (estimate.value or 0.5) - 1, "an AUC"
-    else:
-        estimate = _explained(known, score, limits)
-        strength, what = estimate.value or 0.0, "a share of the variance"
+    scores = [_other_blocks(codes[here], known)]
+    if (series.dtype.is_numeric() or series.dtype == pl.Boolean) and series.n_unique() > 1:
+        scores.append(_line(series.cast(pl.Float64).to_numpy().astype(float)[here], known.values))
+    measure = _auc if target.binary else _explained
+    estimate = max((measure(known, score, limits) for score in scores), key=lambda found: found.value or 0.0)
+    strength = 2 * (estimate.value or 0.5) - 1 if target.binary else estimate.value or 0.0
+    what = "an AUC" if target.binary else "a share of the variance"
     share = float(here.mean())
     about = f" for {target.about!r} against the rest" if target.about else ""
     detail = f"{series.name} alone reaches {what} of {estimate}{about}, over the {share:.1%} of the rows that have it"
@@ -187,6 +184,13 @@ def _other_blocks(codes: Ints, target: _Target) -> Floats:
         total = np.bincount(codes[learn] + 1, weights=values[learn], minlength=width)
         score[use] = ((total + SHRINK * values[learn].mean()) / (n + SHRINK))[codes[use] + 1]
     return score
+
+
+def _line(values: Floats, target: Floats) -> Floats:
+    """The straight line through the values that is nearest to the target."""
+    spread = values - values.mean()
+    slope = float(spread @ (target - target.mean())) / (float(spread @ spread) or 1.0)
+    return np.asarray(target.mean() + slope * spread)
 
 
 def _auc(target: _Target, score: Floats, limits: _Limits) -> Estimate:

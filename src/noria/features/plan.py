@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from noria.core import DeclarationError, Problem, digest, duration
-from noria.features.binding import bind, kind_of_type
+from noria.features.binding import bind, kind_of_type, quoted
 from noria.system import Every, Feature, Request, System
 from noria.tables import SOURCE, TIME
 
@@ -51,6 +51,11 @@ class Plan(msgspec.Struct, frozen=True):
     def numeric(self, name: str) -> bool:
         """Whether the feature ``name`` is a number. Raises ``KeyError`` for another name."""
         return bool({column.name: column.numeric for column in self.columns}[name])
+
+
+def expression(feature: Feature) -> str:
+    """The feature's SQL; for a bare column its name, quoted for whatever it has in it."""
+    return quoted(feature.expr[1:-1]) if feature.op == "column" else feature.expr
 
 
 def lookback(feature: Feature) -> timedelta:
@@ -115,7 +120,7 @@ def resolve(system: System, schemas: Schemas) -> tuple[tuple[FeatureColumn, ...]
     asked: list[tuple[str, str]] = []
     for feature in system.flat_features:
         over = PREDICTED if feature.op in ("column", "expression") else feature.source
-        asked.append((over, "1" if feature.agg == "count" and feature.expr == "*" else feature.expr))
+        asked.append((over, "1" if feature.agg == "count" and feature.expr == "*" else expression(feature)))
     types: dict[tuple[str, str], str | Exception] = {}
     for over in {over for over, _ in asked}:
         schema = predicted if over == PREDICTED else rows.get(over)
@@ -141,7 +146,9 @@ def _column(feature: Feature, found: str | Exception | None, where: str) -> tupl
         over = PREDICTED if feature.op in ("column", "expression") else f"source {feature.source!r}"
         message = f"{feature.expr} cannot be computed over the {over}: {str(found).splitlines()[0]}"
         more = [line for line in str(found).splitlines()[1:2] if line.startswith("Candidate")]
-        return FeatureColumn(feature.name, None, feature), Problem(where, message, "; ".join(more))
+        return FeatureColumn(feature.name, None, feature), Problem(
+            where, message, "; ".join(more) or "an expression is SQL over one row's columns"
+        )
     kind = None if found is None else kind_of_type(found)
     if kind == "other":
         if feature.agg == "count":

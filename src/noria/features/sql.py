@@ -27,7 +27,7 @@ from typing import Literal
 
 from noria.core import duration
 from noria.features.binding import quoted
-from noria.features.plan import FeatureColumn, Plan, lookback
+from noria.features.plan import FeatureColumn, Plan, expression, lookback
 
 Way = Literal["tiles", "pairs"]
 
@@ -96,19 +96,13 @@ def _groups(plan: Plan) -> list[list[FeatureColumn]]:
 def _asked(plan: Plan) -> str:
     """The spine with the expressions over the predicted row, evaluated where only its columns are in sight."""
     made = [
-        f",\n  (\n{_text(column)}\n) AS {quoted(f'_e_{column.name}')}"
+        f",\n  (\n{expression(column.feature)}\n) AS {quoted(f'_e_{column.name}')}"
         for column in plan.columns
         if column.feature.op in ("column", "expression")
     ]
     keys = dict.fromkeys(name for column in plan.columns for name, _ in column.feature.by)
     kept = [f", {quoted(name)} AS {quoted(f'_by_{name}')}" for name in keys]
     return f"_asked AS (SELECT _n, _t, _id{''.join(kept)}{''.join(made)} FROM spine)"
-
-
-def _text(column: FeatureColumn) -> str:
-    """The expression; for a bare column its name, quoted for whatever it has in it."""
-    feature = column.feature
-    return quoted(feature.expr[1:-1]) if feature.op == "column" else feature.expr
 
 
 def _rows_of(plan: Plan, columns: list[FeatureColumn], asked: tuple[datetime, datetime] | None) -> str:
