@@ -91,6 +91,14 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One world for a whole file of tests that only look at it."""
+    made = World(tmp_path_factory.mktemp("shared"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], World]]:
     """Any number of worlds: for properties that need a fresh one for each example."""
