@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 RESERVED = ("act", "label", "score")
+_LARGEST_TABLE = 64
 
 
 def numeric_act(system: System) -> bool:
@@ -71,7 +72,10 @@ def _constants(expressions: tuple[str, ...]) -> tuple[float, ...]:
 
     picked = ", ".join(f"cast(({expression}) as double)" for expression in expressions)
     with duckdb.connect(":memory:", config={"enable_external_access": False}) as connection:
-        found = connection.execute(f"select {picked}").fetchone() or ()
+        try:
+            found = connection.execute(f"select {picked}").fetchone() or ()
+        except duckdb.Error as error:
+            raise NoriaError(f"the value cannot be computed: {error}", hint="mend Objective.value") from error
     return tuple(float("nan") if one is None else float(one) for one in found)
 
 
@@ -165,8 +169,9 @@ def value(  # noqa: PLR0917  act, label and score are told apart by their order 
             return out
         texts = np.asarray(label, object)[keep] if system.task == "multiclass" else np.asarray(label, float)[keep] > 0.5
         names, places = np.unique(texts.astype(str) if system.task == "multiclass" else texts, return_inverse=True)
-        out[keep] = _table(sql, system.decide.acts, tuple(names.tolist()))[act[keep].astype(int), places]
-        return out
+        if len(names) <= _LARGEST_TABLE:
+            out[keep] = _table(sql, system.decide.acts, tuple(names.tolist()))[act[keep].astype(int), places]
+            return out
     extra = {
         "act": _act_series(system, act),
         "label": _label_series(system, label, keep),

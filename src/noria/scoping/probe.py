@@ -149,7 +149,7 @@ def _models(study: Study, matrix: Floats, design: Floats, categorical: list[bool
 
     n = len(study.early)
     small: dict[str, Any] = {
-        "max_iter": 60,
+        "max_iter": max(15, 120 // max(len(study.classes), 2)),
         "max_leaf_nodes": 15,
         "min_samples_leaf": max(20, n // 200),
         "early_stopping": False,
