@@ -104,45 +104,36 @@ class Story:
         return START + self.day * DAY
 
     def tell(self, world: World, days: int = 1) -> None:
-        """Days of traffic, each scored at its end and closed at the same time (its labels come within hours)."""
-        for _ in range(days):
-            self._day(world)
+        """Days of traffic, each scored at its end and closed seven hours later. The rows of all are published with the first."""
+        if not days:
+            return
+        first, frames = self.day, []
+        for day in range(first, first + days):
+            start = START + day * DAY
+            n = int(world.rows * (1 - world.weekend)) if start.weekday() >= 5 else world.rows
+            frames.append(self._rows(world, np.random.default_rng([self.seed, day]), start, n))
+        whole = pl.concat(frames)
+        self.clock.move(START + (first + 1) * DAY)
+        written = [self.home.lake.write("predictions", whole.drop("_label", "_known"), key=f"score/{first}")]
+        for day, frame in zip(range(first, first + days), frames, strict=True):
+            window = Window(START + day * DAY, START + (day + 1) * DAY)
+            self.clock.move(max(self.clock.now(), window.end))
+            refused = frame.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height
+            scored = Scored(window=window, n=frame.height, rows="r", variants={"champion": frame.height}, acts={}, refused=refused)
+            self.home.commit(scored, key=f"score/{window.end.isoformat()}", tables=written)
+            if day == first:
+                written = [self.home.lake.write("outcomes", _outcomes(whole, 0), key=f"cohort/{first}")]
+            self._closed(frame, window, 0, world.delay_hours, written)
+            written = []
+        self.day += days
+        self.clock.move(self.now + timedelta(hours=7))
 
-    def _day(self, world: World) -> None:
-        random = np.random.default_rng([self.seed, self.day])
-        start, end = self.now, self.now + DAY
-        self.day += 1
-        self.clock.move(end + timedelta(hours=7))
-        n = world.rows if (start.weekday() < 5 or not world.weekend) else int(world.rows * (1 - world.weekend))
-        frame = self._rows(world, random, start, n)
-        key = end.isoformat()
-        predictions = frame.drop("_label", "_known")
-        written = self.home.lake.write("predictions", predictions, key=f"score/{key}")
-        refused = int(predictions.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height)
-        scored = Scored(
-            window=Window(start, end),
-            n=n,
-            rows=written.rows,
-            variants={"champion": n},
-            acts={},
-            refused=refused,
-            releases={self.bundle: n},
-        )
-        self.home.commit(scored, key=f"score/{key}", tables=[written])
-        self.close(frame, Window(start, end), 0, world.delay_hours)
+    def close(self, frame: pl.DataFrame, window: Window, revision: int) -> None:
+        """A revision of a day."""
+        written = self.home.lake.write("outcomes", _outcomes(frame, revision), key=f"cohort/{window.end.isoformat()}/{revision}")
+        self._closed(frame, window, revision, 2.0, [written])
 
-    def close(self, frame: pl.DataFrame, window: Window, revision: int, delay_hours: float = 2.0) -> Entry[CohortClosed]:
-        outcomes = frame.select(
-            "_id",
-            "_time",
-            pl.lit(window.end).cast(pl.Datetime("us", "UTC")).alias("_cohort"),
-            pl.lit(revision, pl.Int32).alias("_revision"),
-            "_label",
-            pl.lit(None, pl.String).alias("_class"),
-            "_known",
-        )
-        key = f"cohort/{window.end.isoformat()}/{revision}"
-        written = self.home.lake.write("outcomes", outcomes, key=key)
+    def _closed(self, frame: pl.DataFrame, window: Window, revision: int, delay_hours: float, tables: list[Any]) -> None:
         known = frame["_label"].drop_nulls()
         mean = known.mean()
         record = CohortClosed(
@@ -153,10 +144,10 @@ class Story:
             silent=0,
             mean=float(mean) if isinstance(mean, float) else None,
             delay={"p50": delay_hours, "p90": 1.5 * delay_hours, "p99": 2 * delay_hours},
-            rows=written.rows,
+            rows="r",
         )
         self.kept.append(frame)
-        return self.home.commit(record, key=key, tables=[written])
+        self.home.commit(record, key=f"cohort/{window.end.isoformat()}/{revision}", tables=tables)
 
     def _rows(self, world: World, random: np.random.Generator, start: datetime, n: int) -> pl.DataFrame:
         offsets = np.sort(random.integers(1, int(DAY.total_seconds()), n))
@@ -275,6 +266,19 @@ class Story:
             candidate=name, part="test", n=len(label), blocks=len(daily), metrics={"log_loss": metric}, value=Estimate(None),
             calibration=stats.reliability(label, score), daily={"log_loss": daily},
         )  # fmt: skip
+
+
+def _outcomes(frame: pl.DataFrame, revision: int) -> pl.DataFrame:
+    """The rows of the table ``outcomes``."""
+    return frame.select(
+        "_id",
+        "_time",
+        (pl.col("_time") - timedelta(microseconds=1)).dt.truncate("1d").dt.offset_by("1d").alias("_cohort"),
+        pl.lit(revision, pl.Int32).alias("_revision"),
+        "_label",
+        pl.lit(None, pl.String).alias("_class"),
+        "_known",
+    )
 
 
 def reference_of(profile: measure.Profile, score: measure.Profile) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def label_shift(case: Case) -> Tested:
 
 
 def concept_change(case: Case) -> Tested:
-    """What follows from the same inputs has changed: fitted anew on the first half since the fault, a model beats the release on the
-    second half, by more than the same refit gained before the fault. A changed mix of labels is corrected for first.
+    """What follows from the same inputs has changed: a model fitted on the first half since the fault beats the release on the second
+    half, by more than such a refit gained before the fault; and it beats a model fitted on the rows before, which know nothing of
+    the change. A changed mix of labels is corrected for first.
     """
     act = "train on data from after the change; if it keeps changing, train more often and on less history"
     recent, before = case.recent, case.before
@@ -86,17 +87,25 @@ def concept_change(case: Case) -> Tested:
     if recent is None or recent.block_count < 10 or not _binary(recent):
         return Tested("concept change", "development", act, (check(name, None),))
     if before is not None and label_shift(case).verdict is Verdict.FAIL:
-        recent = _corrected(before, recent)
-    gain = refit_gain(recent)
-    past = refit_gain(before) if before is not None and before.block_count >= 10 and _binary(before) else Estimate(None)
+        recent, before = _corrected(before, recent), None
+    first, second = halves(recent)
+    gain = refit_gain(first, second)
+    past = Estimate(None)
+    if before is not None and before.block_count >= 10 and _binary(before):
+        past = refit_gain(*halves(before))
     usual = max(past.value or 0.0, 0.0) + LEAST_GAIN * float(recent.loss().mean())
     found = gain.above(usual)
     said = f"refitted on the first half since the fault, the loss on the second is lower by {gain}"
     said += f"; before the fault by {past}" if past.value is not None else ""
-    made = check(name, found if gain.known else None, size=gain, bound=usual, detail=said)
+    made = [check(name, found if gain.known else None, size=gain, bound=usual, detail=said)]
+    if found and before is not None and _binary(before):
+        newer = stats.paired("log_loss", second.label, refitted(before, second), refitted(first, second), second.blocks, least=5)
+        said = f"fitted on the rows since the fault instead of those before it, the loss is lower by {newer}"
+        found = newer.above(0.0)
+        made = [check("new rows teach what old rows do not", found, size=newer, bound=0.0, detail=f"{made[0].detail}; {said}")]
     rise = loss_rise(before, recent) if before is not None else Estimate(None)
     share = (gain.value or 0.0) / rise.value if found and rise.value and rise.value > 0 else 0.6
-    return Tested("concept change", "development", act, (made,), min(0.9, max(0.4, share)) if found else 0.0)
+    return Tested("concept change", "development", act, tuple(made), min(0.9, max(0.4, share)) if found else 0.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ arithmetic
@@ -119,21 +128,31 @@ def _difference(a: Floats, a_blocks: NDArray[np.int64], b: Floats, b_blocks: NDA
     return Estimate(value, value - half, value + half, min(first.n, second.n))
 
 
-def refit_gain(sample: Sample) -> Estimate:
-    """How much lower the loss of a model fitted on the first half (features and the release's own score) is on the second half."""
+def halves(sample: Sample) -> tuple[Sample, Sample]:
+    """The sample in two, at the middle of its blocks."""
+    blocks = np.unique(sample.blocks)
+    later = sample.blocks >= blocks[len(blocks) // 2]
+    return sample.take(~later), sample.take(later)
+
+
+def refit_gain(first: Sample, second: Sample) -> Estimate:
+    """How much lower the loss of a model fitted on ``first`` (features and the release's own score) is on ``second``."""
+    if not _binary(first):
+        return Estimate(None)
+    return stats.paired("log_loss", second.label, second.score, refitted(first, second), second.blocks, least=5)
+
+
+def refitted(first: Sample, second: Sample) -> Floats:
+    """The scores of ``second`` by a small model of the features and the release's score, fitted on ``first``."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    middle = np.unique(sample.blocks)[len(np.unique(sample.blocks)) // 2]
-    first, second = sample.blocks < middle, sample.blocks >= middle
-    if len(np.unique(sample.label[first])) < 2:
-        return Estimate(None)
-    matrix = np.column_stack([_matrix(sample.frame), _logit(sample.score)])
+    matrix = _matrix(pl.concat([first.frame, second.frame], how="vertical_relaxed"))
+    matrix = np.column_stack([matrix, _logit(np.concatenate([first.score, second.score]))])
     model = HistGradientBoostingClassifier(
         max_iter=60, learning_rate=0.08, max_leaf_nodes=8, min_samples_leaf=40, early_stopping=False, random_state=0
     )
-    model.fit(matrix[first], sample.label[first])
-    said = model.predict_proba(matrix[second])[:, 1]
-    return stats.paired("log_loss", sample.label[second], sample.score[second], said, sample.blocks[second], least=5)
+    model.fit(matrix[: first.n], first.label)
+    return np.asarray(model.predict_proba(matrix[first.n :])[:, 1])
 
 
 def _told_apart(before: Sample, recent: Sample) -> tuple[Floats, Estimate]:
