@@ -118,15 +118,18 @@ def show(data: Any, render: Callable[[], Any], *, as_json: bool) -> None:
         sys.stdout.write(canonical(data).decode() + "\n")
         return
     made = render()
-    if made is not None:
+    if isinstance(made, str):
+        print(made)
+    elif made is not None:
         console().print(made)
 
 
 def console() -> Any:
-    """The terminal, without guessing at highlights."""
+    """The terminal, without guessing at highlights; where there is none, lines are as long as a table needs."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=140)
 
 
 def day(moment: datetime | None) -> str:

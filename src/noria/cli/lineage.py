@@ -10,7 +10,7 @@ import polars as pl
 
 from noria.cli.declare import find
 from noria.core import NotFound
-from noria.records import Entry, Gated, Ingested, Record, Released, Snapshot, Trained, TrainingSet
+from noria.records import Entry, Gated, Ingested, Record, Released, Scored, Snapshot, Trained, TrainingSet
 from noria.store import Home
 from noria.web import facts
 
@@ -59,6 +59,7 @@ def _prediction(home: Home, id: str) -> Node:
     row = prediction(home, id)
     release = str(row["_release"] or "")
     node = Node("prediction", id, row["_time"], _scored(row))
+    node.made_from += [_scoring(home, entry) for entry in home.ledger.read(Scored) if row["_time"] in entry.record.window]
     if release:
         node.made_from.append(_bundle(home, release, row["_time"]))
     return node
@@ -67,7 +68,7 @@ def _prediction(home: Home, id: str) -> Node:
 def prediction(home: Home, id: str) -> dict[str, Any]:
     """The logged row of a prediction. Raises ``NotFound``."""
     missing = NotFound(
-        f"there is no prediction {id}", hint="an id is KEY@TIME, for example 20130201-UA1545-EWR-0515@20130201T081500Z"
+        f"there is no prediction {id}", hint="an id is KEY@TIME, as the table of predictions has it: order-17@20130201T081500Z"
     )
     try:
         stamp = id.rsplit("@", 1)[1]
@@ -89,6 +90,12 @@ def _scored(row: dict[str, Any]) -> str:
         return "logged before the first release: no score, no act"
     act = {0.0: "did not act", 1.0: "acted"}.get(row["_act"], f"act {row['_act']}")
     return f"score {row['_score']:.4f}, {act} (propensity {row['_act_propensity']:.3f}), variant {row['_variant']} ({row['_variant_propensity']:.2f})"
+
+
+def _scoring(home: Home, entry: Entry[Scored]) -> Node:
+    """The pass that scored a prediction: its features came from what had been ingested by then."""
+    says = f"{entry.record.n:,} predictions asked in {entry.record.window}"
+    return Node("scored", entry.id, entry.at, says, _batches(home, entry.at))
 
 
 def _bundle(home: Home, sha256: str, at: datetime) -> Node:

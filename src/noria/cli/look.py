@@ -138,7 +138,8 @@ def labels(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
 def _labels(until: Any, rule: dict[str, str], rows: list[facts.Maturity]) -> Any:
     from rich.table import Table
 
-    title = f"closed until {day(until)}; a cohort of {rule['cohort']} closes {rule['within']} + {rule['lateness']} after its end"
+    late = "" if rule["lateness"] == "0s" else f" + {rule['lateness']}"
+    title = f"closed until {day(until)}; a cohort of {rule['cohort']} closes {rule['within']}{late} after its end"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="")
     quantiles = sorted({name for row in rows for name in row.delay})
     for name in (

@@ -141,6 +141,7 @@ def replay(
             "open_alerts": sorted(tally.alerts),
             "stopped_turns": tally.stopped,
             "business": money,
+            "since_release": facts.totals(store, system, released=True),
             "home": str(path),
         }
         show(data, lambda: business_text(store, system), as_json=json)

@@ -27,6 +27,7 @@ from noria.records import (
     Scored,
     Step,
     Trained,
+    Valued,
     Verified,
 )
 from noria.store import Home
@@ -239,9 +240,21 @@ class Money(msgspec.Struct, frozen=True):
         return Estimate(value, low, high, one.n)
 
 
-def totals(home: Home, system: System) -> Money | None:
-    """The sums over all accounts."""
-    found = business.summary(home, system)
+def first_release(home: Home) -> datetime | None:
+    """From when on something acted."""
+    entries = home.ledger.read(Released)
+    return entries[0].at if entries else None
+
+
+def totals(home: Home, system: System, *, released: bool = False) -> Money | None:
+    """The sums over all accounts; ``released`` leaves out those before the first release. ``None`` while there is none."""
+    window = None
+    if released:
+        first, newest = first_release(home), home.ledger.latest(Valued)
+        if first is None or newest is None:
+            return None
+        window = Window(first, newest.record.window.end)
+    found = business.summary(home, system, window)
     if found["window"] is None or not found["n"]:
         return None
     releases = {one["release"]: one["total"] for one in found["releases"]}

@@ -115,6 +115,7 @@ def _contents(home: Home, system: System) -> dict[str, Any]:
         "wheel": state,
         "drawing": drawing.wheel(state),
         "money": money,
+        "acting": facts.totals(home, system, released=True),
         "bars": _bars(money),
         "events": facts.events(home),
         "alerts": facts.open_alerts(home),
