@@ -80,7 +80,9 @@ def fitted(label: np.ndarray, frame: pl.DataFrame, kind: str) -> tuple[Encoder, 
     matrix = masked(encoder, encoder.encode(frame))
     texts = list(encoder.texts)
     if kind == "number":
-        model = HistGradientBoostingRegressor(categorical_features=texts, max_iter=20, loss="quantile", quantile=0.8, random_state=1)
+        model = HistGradientBoostingRegressor(
+            categorical_features=texts, max_iter=20, loss="quantile", quantile=0.8, random_state=1
+        )
     else:
         model = HistGradientBoostingClassifier(categorical_features=texts, max_iter=20, random_state=1)
     return encoder, model.fit(matrix, label), matrix
@@ -121,7 +123,9 @@ def test_linear_arrays_say_what_the_library_says(task):
         assert np.array_equal(alone, bundle.predict(rows)[:50])
 
 
-@pytest.mark.parametrize(("estimator", "probe"), [(RandomForestClassifier(5, random_state=0), True), (KNeighborsClassifier(), False)])
+@pytest.mark.parametrize(
+    ("estimator", "probe"), [(RandomForestClassifier(5, random_state=0), True), (KNeighborsClassifier(), False)]
+)
 def test_other_estimators_travel_without_pickle(estimator, probe):
     frame, score = history(400)
     encoder = fit_encoder(frame, FEATURES)
@@ -229,7 +233,9 @@ def test_every_single_damaged_byte_is_noticed(data):
         with pytest.raises(Corrupt, match="is not what was written"):
             load(bytes(bad), digest_bytes(data))
         try:
-            load(bytes(bad))  # without its name: damage to a member or the directory is noticed, dates of the zip file carry nothing
+            load(
+                bytes(bad)
+            )  # without its name: damage to a member or the directory is noticed, dates of the zip file carry nothing
         except (Corrupt, Refused):
             continue
         assert archive.read(bytes(bad)) == archive.read(data)

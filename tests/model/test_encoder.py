@@ -24,7 +24,11 @@ def frame_of(rows: list[tuple[str | None, float | None]]) -> pl.DataFrame:
     )
 
 
-@given(st.lists(st.tuples(TEXTS, NUMBERS), min_size=1, max_size=40), st.lists(st.tuples(TEXTS, NUMBERS), max_size=20), st.integers(1, 5))
+@given(
+    st.lists(st.tuples(TEXTS, NUMBERS), min_size=1, max_size=40),
+    st.lists(st.tuples(TEXTS, NUMBERS), max_size=20),
+    st.integers(1, 5),
+)
 def test_codes_follow_their_definition(train, later, least):
     encoder = fit_encoder(frame_of(train), ["text", "number"], least=least)
     counts = {text: sum(t == text for t, _ in train) for text, _ in train}

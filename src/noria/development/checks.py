@@ -55,7 +55,9 @@ def varies(mine: Answers, positives: int | None) -> Check:
     if spread > 1e-9 and not same:
         return Check(name, Verdict.PASS, detail=f"scores spread over {spread:.3g}")
     if mine.system.task != "binary":
-        return Check(name, Verdict.FAIL, estimate=Estimate(rounded(spread)), detail="a constant predictor: it scores every row the same")
+        return Check(
+            name, Verdict.FAIL, estimate=Estimate(rounded(spread)), detail="a constant predictor: it scores every row the same"
+        )
     said = "yes" if acts.size and acts[0] > 0 else "no"
     label = rows.label == 1
     accuracy = float((label == (said == "yes")).mean())
@@ -75,7 +77,9 @@ def worth(mine: Answers) -> Iterator[Check]:
     system, rows = mine.system, mine.rows
     name = "not worth less than"
     if system.label.affected_by_action:
-        yield Check(name, Verdict.NOT_MEASURED, "do nothing", detail="acting changes the label: only a randomised rollout can say")
+        yield Check(
+            name, Verdict.NOT_MEASURED, "do nothing", detail="acting changes the label: only a randomised rollout can say"
+        )
         return
     if not np.isfinite(mine.value).any():
         yield Check(name, Verdict.NOT_MEASURED, "do nothing", detail="a person decides: the score alone has no value")
@@ -136,7 +140,11 @@ def _within(made: Estimate, low: float, high: float) -> Verdict:
 
 
 def guardrails(mine: Answers, size: int) -> Iterator[Check]:
-    """Declared bounds: of metrics by their interval, of the bundle's size, and of the latency where the clock is a real one."""
+    """Declared bounds: of metrics by their interval, of the bundle's size, and of the latency where the clock is a real one.
+
+    A guardrail stops what is shown to break it: the whole interval lies beyond the bound. Where the bound is inside the interval the
+    detail says so, and the rollout goes on looking at it.
+    """
     for rail in mine.system.objective.guardrails:
         least = isinstance(rail, AtLeast)
         if rail.metric == "latency_p99_ms":
@@ -146,7 +154,9 @@ def guardrails(mine: Answers, size: int) -> Iterator[Check]:
             made, detail = Estimate(exact, exact, exact, 1), f"the bundle has {size / 1e6:.2f} MB"
         elif rail.metric in stats.METRICS:
             made = mine.estimate(rail.metric)
-            detail = f"{rail.metric} {made} on the part {mine.rows.name}; at {'least' if least else 'most'} {rail.bound:g} is asked"
+            detail = (
+                f"{rail.metric} {made} on the part {mine.rows.name}; at {'least' if least else 'most'} {rail.bound:g} is asked"
+            )
         else:
             made, detail = None, f"{rail.metric} cannot be measured before a rollout"
         verdict = Verdict.NOT_MEASURED if made is None else _bounded(made, rail)
@@ -154,13 +164,10 @@ def guardrails(mine: Answers, size: int) -> Iterator[Check]:
 
 
 def _bounded(made: Estimate, rail: AtMost | AtLeast) -> Verdict:
-    if not made.known or made.low is None or made.high is None:
+    if not made.known:
         return Verdict.NOT_ENOUGH_DATA
-    best, worst = (made.high, made.low) if isinstance(rail, AtLeast) else (-made.low, -made.high)
-    bound = rail.bound if isinstance(rail, AtLeast) else -rail.bound
-    if best < bound:
-        return Verdict.FAIL
-    return Verdict.PASS if worst >= bound else Verdict.NOT_ENOUGH_DATA
+    broken = made.below(rail.bound) if isinstance(rail, AtLeast) else made.above(rail.bound)
+    return Verdict.FAIL if broken else Verdict.PASS
 
 
 def _latency(mine: Answers) -> tuple[Estimate | None, str]:
@@ -183,7 +190,11 @@ def served(mine: Answers, columns: tuple[str, ...]) -> Check:
     """Every column that the bundle reads is served."""
     lacking = [name for name in mine.bundle.spec.columns if name not in columns]
     verdict = Verdict.FAIL if lacking else Verdict.PASS
-    detail = f"not served: {listed(lacking)}" if lacking else f"{len(mine.bundle.spec.columns)} of {len(columns)} served columns are read"
+    detail = (
+        f"not served: {listed(lacking)}"
+        if lacking
+        else f"{len(mine.bundle.spec.columns)} of {len(columns)} served columns are read"
+    )
     return Check("columns are served", verdict, detail=detail)
 
 

@@ -35,7 +35,10 @@ def choose(home: Home, system: System, entries: Sequence[Entry[Trained]]) -> Ent
 def by_blocks(system: System, first: Evaluated, second: Evaluated) -> Estimate:
     """How much better the second is than the first, from their means per block of time; positive is better."""
     metric = system.objective.metric
-    a, b = (dict(zip(e.daily.get("block", ()), zip(e.daily.get(metric, ()), e.daily.get("n", ()), strict=True), strict=True)) for e in (first, second))
+    a, b = (
+        dict(zip(e.daily.get("block", ()), zip(e.daily.get(metric, ()), e.daily.get("n", ()), strict=True), strict=True))
+        for e in (first, second)
+    )
     common = sorted(set(a) & set(b))
     if not common:
         return Estimate(None)

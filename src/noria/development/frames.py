@@ -98,16 +98,13 @@ def kept(estimate: Estimate) -> Estimate:
     return Estimate(rounded(estimate.value), rounded(estimate.low), rounded(estimate.high), estimate.n)
 
 
-def spaced(n: int, most: int, offset: int = 0) -> NDArray[np.int64]:
-    """At most ``most`` places of ``n``, evenly spaced in time order, shifted by ``offset`` steps of the finer grid.
+def spaced(n: int, most: int) -> NDArray[np.int64]:
+    """At most ``most`` places of ``n``, evenly spaced, in order.
 
     >>> spaced(10, 5).tolist(), spaced(3, 5).tolist()
     ([0, 2, 4, 6, 8], [0, 1, 2])
     """
-    if n <= most:
-        return np.arange(n)
-    places = np.arange(most) * n // most
-    return np.minimum(places + offset % max(1, n // most), n - 1)
+    return np.arange(n) if n <= most else np.arange(most) * n // most
 
 
 def listed(names: Iterable[str]) -> str:

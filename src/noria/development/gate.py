@@ -92,7 +92,9 @@ def _checks(
     yield checks.served(mine, training.record.columns)
     yield checks.fresh_enough(mine, max(part.window.end for part in training.record.parts), home.clock.now())
     count = openings(home, training)
-    yield Check("test part opened", Verdict.PASS, estimate=Estimate(float(count)), detail=f"opened {count} times, once a candidate")
+    yield Check(
+        "test part opened", Verdict.PASS, estimate=Estimate(float(count)), detail=f"opened {count} times, once a candidate"
+    )
 
 
 def _against(mine: Answers, baselines: Mapping[str, Answers], champion: str | None, cost: int) -> Iterator[Check]:
@@ -126,7 +128,9 @@ def _backtest(
     """The same comparisons on the freshest closed data, where there is enough of it for an interval."""
     if not _measurable(system, frames):
         least = system.gate.blocks
-        yield Check("backtest on the freshest data", Verdict.NOT_MEASURED, detail=f"fewer than {least} blocks of fresh closed data")
+        yield Check(
+            "backtest on the freshest data", Verdict.NOT_MEASURED, detail=f"fewer than {least} blocks of fresh closed data"
+        )
         return
     fresh = known_rows(system, frames, "fresh")
     mine = ask(home, system, trained.record.bundle, fresh)
@@ -160,7 +164,9 @@ def _champion(mine: Answers, champion: str | None) -> Answers | Check | None:
 
 def _mute(why: str) -> Check:
     """A champion that cannot answer cannot be compared with; the baselines still stand, and a person has to know."""
-    return Check("not inferior to champion", Verdict.NOT_MEASURED, "champion", detail=f"the champion cannot answer on these rows: {why}")
+    return Check(
+        "not inferior to champion", Verdict.NOT_MEASURED, "champion", detail=f"the champion cannot answer on these rows: {why}"
+    )
 
 
 def _best(mine: Answers, baselines: Mapping[str, Answers]) -> Answers | None:

@@ -44,8 +44,14 @@ def _of_binary(encoder: Encoder, matrix: Floats, label: Floats, place: int) -> C
     groups, names = _groups(column.kind == "text", matrix[:, place])
     n = np.bincount(groups, minlength=len(names))
     hits = np.bincount(groups, label == rare, minlength=len(names))
-    worst = [(stats.proportion(int(k), int(total)), names[g]) for g, (k, total) in enumerate(zip(hits, n, strict=True)) if total >= LEAST]
-    pure = [(share, name) for share, name in worst if share.low is not None and share.low > PURE - 0.05 and (share.value or 0) > PURE]
+    worst = [
+        (stats.proportion(int(k), int(total)), names[g])
+        for g, (k, total) in enumerate(zip(hits, n, strict=True))
+        if total >= LEAST
+    ]
+    pure = [
+        (share, name) for share, name in worst if share.low is not None and share.low > PURE - 0.05 and (share.value or 0) > PURE
+    ]
     base = float((label == rare).mean())
     if pure and base < 0.9:
         share, name = max(pure, key=lambda one: one[0].low or 0.0)

@@ -261,7 +261,8 @@ def _estimator(task: Task, recipe: Estimator, seed: int) -> Model:
     model.fit(wide, task.train.label if link == "identity" else task.train.label.astype(int))
     if link != "identity" and not hasattr(model, "predict_proba"):
         raise DataFault(
-            f"{type(model).__name__} gives no probabilities", hint="wrap it in sklearn.calibration.CalibratedClassifierCV, or take another"
+            f"{type(model).__name__} gives no probabilities",
+            hint="wrap it in sklearn.calibration.CalibratedClassifierCV, or take another",
         )
     made = Model(task.encoder, foreign_from(model, design, link))
     places = slice(0, 200)
@@ -277,4 +278,3 @@ def _check(task: Task, made: Model, expected: Any, model: Any, *, what: str, pla
         wanted = wanted[:, list(model.classes_).index(1)]
     scale = max(1.0, float(np.abs(wanted).max(initial=1.0)))
     check_parity(wanted, made.predict_matrix(task.matrix[places]), tolerance * scale, what)
-

@@ -33,7 +33,9 @@ def reference(system: System, frames: Frames, columns: tuple[str, ...]) -> dict[
     blocks = measure.blocks_of(rows.get_column("_time"), system.every)
     numbers, places, sizes = np.unique(blocks, return_inverse=True, return_counts=True)
     usable = np.flatnonzero(sizes >= LEAST_ROWS)[-MOST_WINDOWS:]
-    table = {name: _distances(rows.get_column(name), column, places, len(numbers))[usable] for name, column in made.columns.items()}
+    table = {
+        name: _distances(rows.get_column(name), column, places, len(numbers))[usable] for name, column in made.columns.items()
+    }
     largest = np.nanmax(np.vstack([*table.values(), np.zeros(len(usable))]), axis=0)
     windows = {
         "every": system.every,

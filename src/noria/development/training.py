@@ -170,7 +170,9 @@ def _metrics(system: System, rows: Rows, score: Floats) -> dict[str, Any]:
     """The objective's metric on the validation part, for the papers."""
     metric = system.objective.metric
     quantile = measure.parse_policy(system.decide.policy).quantile
-    made = stats.estimate(metric, rows.label, score, rows.blocks, weights=rows.weights, quantile=quantile, least=system.gate.blocks)
+    made = stats.estimate(
+        metric, rows.label, score, rows.blocks, weights=rows.weights, quantile=quantile, least=system.gate.blocks
+    )
     return {"validate": {metric: msgspec.to_builtins(kept(made))}, "n": rows.n, "base": rounded(float(np.mean(rows.label)))}
 
 

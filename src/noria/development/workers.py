@@ -19,6 +19,7 @@ def run(jobs: Sequence[Callable[[], R]], threads: int) -> list[R]:
     >>> run([lambda: 1, lambda: 2], 2)
     [1, 2]
     """
+    import sklearn.ensemble  # noqa: F401  only a library that is loaded already can be limited
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it has no stubs
 
     controller = ThreadpoolController()

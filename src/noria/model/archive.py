@@ -56,7 +56,9 @@ def read(data: bytes, *, where: str = "the bundle") -> dict[str, bytes]:
                 raise Corrupt(f"{where} has bytes around the archive that do not belong to it")
             members = {name: archive.read(name) for name in archive.namelist()}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, ValueError, OSError) as error:
-        raise Corrupt(f"{where} is not a readable archive: {error}", hint="take it from the artifacts again, or train again") from None
+        raise Corrupt(
+            f"{where} is not a readable archive: {error}", hint="take it from the artifacts again, or train again"
+        ) from None
     manifest = _manifest(members.pop(MANIFEST, None), where)
     if set(manifest.members) != set(members):
         raise Corrupt(f"{where} does not hold the members that its manifest lists")

@@ -137,7 +137,9 @@ def pack(spec: Spec, model: Model, golden: pl.DataFrame) -> bytes:
     rows = {name: [_plain(value) for value in kept.get_column(name).to_list()] for name in kept.columns}
     scores = _golden_scores(model, rows)
     if not np.isfinite(scores).all():
-        raise Refused(f"the model {spec.candidate} gives scores that are not finite", hint="look at its training data and settings")
+        raise Refused(
+            f"the model {spec.candidate} gives scores that are not finite", hint="look at its training data and settings"
+        )
     whole = msgspec.structs.replace(spec, columns=model.encoder.names, calibration=model.calibration, versions=_versions())
     members = {
         "spec.json": canonical(whole),
@@ -156,7 +158,9 @@ def load(data: bytes, sha256: str | None = None) -> Bundle:
     name = digest_bytes(data)
     where = f"the bundle {name[:12]}"
     if sha256 is not None and name != sha256:
-        raise Corrupt(f"the bundle {sha256[:12]} is not what was written: its bytes hash to {name[:12]}", hint="restore it from a backup")
+        raise Corrupt(
+            f"the bundle {sha256[:12]} is not what was written: its bytes hash to {name[:12]}", hint="restore it from a backup"
+        )
     members = archive.read(data, where=where)
     try:
         spec = msgspec.json.decode(members["spec.json"], type=Spec)

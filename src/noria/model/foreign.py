@@ -158,4 +158,3 @@ def probe_main() -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _load(sys.stdin.buffer.read(), probe=False)
     return 0
-

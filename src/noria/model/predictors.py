@@ -137,7 +137,8 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
 
         numbers = {column.name for column in encoder.columns if column.kind == "number"}
         kept = frame.select(
-            pl.col(name).to_physical().cast(pl.Float64) if name in numbers else pl.col(name).cast(pl.String) for name in encoder.names
+            pl.col(name).to_physical().cast(pl.Float64) if name in numbers else pl.col(name).cast(pl.String)
+            for name in encoder.names
         ).with_row_index("_place")
         with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
             connection.execute("set TimeZone='UTC'")

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 import noria as nr
-from noria.core import SimulatedClock, Window
+from noria.core import SimulatedClock, Window, digest
 from noria.records import Entry, Part, TrainingSet
 from noria.settings import Settings
 from noria.store import Home
@@ -45,14 +45,14 @@ def system(**more: Any) -> System:
     )
 
 
-def rows(days: int, first: int, *, per_day: int = 60, seed: int = 0, signal: float = 1.5) -> pl.DataFrame:
-    """Rows whose label's log-odds are ``signal`` · load, plus 1.5 at depot B, with a random level for each day."""
+def rows(days: int, first: int, *, per_day: int = 60, seed: int = 0, signal: float = 1.5, level: float = -1.2) -> pl.DataFrame:
+    """Rows whose label's log-odds are ``signal`` · load + ``level``, plus 1.5 at depot B, with a random level for each day."""
     rng = np.random.default_rng([seed, first])
     n = days * per_day
     day = np.repeat(np.arange(days), per_day)
     load = rng.normal(size=n)
     depot = rng.choice(["A", "B", "C"], n)
-    odds = signal * load + 1.5 * (depot == "B") - 1.2 + rng.normal(0, 0.2, days)[day]
+    odds = signal * load + 1.5 * (depot == "B") + level + rng.normal(0, 0.2, days)[day]
     label = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(float)
     seconds = np.tile(np.linspace(60, 86000, per_day), days)
     asked = [START + timedelta(days=first + int(d), seconds=float(s)) for d, s in zip(day, seconds, strict=True)]
@@ -78,17 +78,19 @@ def frames(**how: Any) -> dict[str, pl.DataFrame]:
 
 
 @contextmanager
-def home(path: Path, now: datetime = START + timedelta(days=90)) -> Iterator[Home]:
-    with Home.open(path, Settings(durable=False), SimulatedClock(now)) as opened, opened.hold("test"):
+def home(path: Path, now: datetime = START + timedelta(days=85), *, threads: int = 2) -> Iterator[Home]:
+    with Home.open(path, Settings(durable=False, threads=threads), SimulatedClock(now)) as opened, opened.hold("test"):
         yield opened
 
 
-def training_set(opened: Home, made: dict[str, pl.DataFrame], columns: tuple[str, ...] = ("depot", "load", "noise")) -> Entry[TrainingSet]:
+def training_set(
+    opened: Home, made: dict[str, pl.DataFrame], columns: tuple[str, ...] = ("depot", "load", "noise")
+) -> Entry[TrainingSet]:
     parts, first = [], 0
     for part, days in DAYS.items():
         window = Window(START + timedelta(days=first), START + timedelta(days=first + days))
         text = made[part].write_csv()
-        parts.append(Part(part, window, made[part].height, nr.core.digest(text)))  # type: ignore[arg-type]
+        parts.append(Part(part, window, made[part].height, digest(text)))  # type: ignore[arg-type]
         first += days + GAP
     record = TrainingSet(features="plan", columns=columns, parts=tuple(parts), gap="1d", dropped={})
-    return opened.commit(record, key=f"training/{nr.core.digest([p.rows for p in parts])[:12]}")
+    return opened.commit(record, key=f"training/{digest([p.rows for p in parts])[:12]}")
