@@ -21,7 +21,7 @@ system = nr.System(
         problem="Missed connections cost us passengers; rebooking early is cheap, rebooking in vain is not.",
         value=nr.Value("case when act and label then 60 when act then -15 when label then -20 else 0 end", "USD"),
         metric="log_loss",
-        guardrails=[nr.AtMost("latency_p99_ms", 20), nr.AtLeast("precision", 0.3)],
+        guardrails=[nr.AtMost("latency_p99_ms", 20), nr.AtLeast("precision", 0.25)],
         slices=["carrier", "origin"],
     ),
     candidates=[nr.Prior(), nr.Last(by="origin"), nr.Linear(), nr.Boosting(trials=20)],

@@ -485,7 +485,7 @@ class Parts:
     train: str | None = None
     least: str = "28d"
     validate: str = "14d"
-    test: str = "14d"
+    test: str = "28d"
     fresh: str = "14d"
 
 

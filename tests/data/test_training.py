@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import noria as nr
 from noria import data, features, measure
 from noria.core import NoriaError, Window
-from noria.data.times import next_edge
 from noria.data.training import _assert_apart, _usable
 from noria.records import Snapshot
 
@@ -192,7 +191,7 @@ questions = st.lists(st.tuples(st.integers(0, 24 * 5), st.sampled_from("ab"), st
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(questions, st.integers(1, 30), st.sampled_from(["1d", "7d"]))
-def test_baselines_know_only_what_had_closed(worlds: Callable[[], Any], asked: list[tuple[int, str, float | None]], within: int, period: str) -> None:
+def test_baselines_know_only_labels_that_were_final(worlds: Callable[[], Any], asked: list[tuple[int, str, float | None]], within: int, period: str) -> None:
     """``Last`` and ``Seasonal`` against their definition, row by row."""
     world = worlds()
     came = nr.Source("came", key="id", time="at", owner="us")
@@ -216,7 +215,7 @@ def test_baselines_know_only_what_had_closed(worlds: Callable[[], Any], asked: l
     history = [(START + a[0] * HOUR, f"q{k:02d}", a[1], a[2]) for k, a in enumerate(asked) if a[2] is not None]
 
     def closes(moment: datetime) -> datetime:
-        return next_edge(moment, DAY) + lags
+        return moment + lags
 
     width = DAY if period == "7d" else HOUR
     length = {"1d": DAY, "7d": 7 * DAY}[period]

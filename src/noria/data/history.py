@@ -1,6 +1,8 @@
 """What earlier labels say at the time of asking: the columns behind the baselines ``Last`` and ``Seasonal``.
 
-A label counts only when its cohort had closed by then, and as it was when the cohort closed (revision 0): a later revision was not known.
+A label counts once its own time was up (``horizon``, ``within`` and lateness after its row was asked), however early it became known:
+taking labels as they come would select by outcome. It counts as it was when its cohort closed (revision 0), and one that arrived
+late counts from its arrival.
 Both look back a bounded time, so that a turn costs the same in December as in February.
 """
 
@@ -63,7 +65,7 @@ def history_features(home: Home, system: System, spine: pl.DataFrame) -> pl.Data
 
     Returns
     -------
-    ``_id`` and, in the spine's order, for every ``Last`` the label of the newest row (of the same ``by``) whose cohort had closed (a text, for
+    ``_id`` and, in the spine's order, for every ``Last`` the label (of the same ``by``) that became final last (a text, for
     multiclass), and for every ``Seasonal`` the mean label at the same place in the season over the last 8 seasons. Null where there is none.
     """
     recipes = _recipes(system)
@@ -104,7 +106,7 @@ def _query(system: System, recipes: dict[str, Last | Seasonal], by: list[str], s
     """One query: labels once, for each recipe its sums by cohort, and the newest cohort that had closed."""
     label = "_class" if system.task == "multiclass" else "_label"
     columns = "".join(f", p.{quoted(c)}" for c in by)
-    closes = f"epoch_us(o._cohort) + {maturity(system) // _MICRO}"
+    closes = f"greatest(epoch_us(o._time) + {maturity(system) // _MICRO}, epoch_us(coalesce(o._known, o._time)))"
     low, high = micros(span.start), micros(span.end)
     parts = [
         f"labels as (select o._id, o._time, o.{label} as _said, {closes} as _closes{columns} from outcomes o join predictions p on o._id = p._id "

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from noria.deployment.arms import days_to_decision
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import Live, Rollout, state
+from noria.deployment.log import sweep
 from noria.deployment.rollout import advance, begin, promote, rollback
 from noria.deployment.scoring import score
 
 if TYPE_CHECKING:
-    from noria.deployment.service import make_app, serve, sweep
+    from noria.deployment.service import make_app, serve
 
 __all__ = [
     "Bundles",
@@ -35,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("make_app", "serve", "sweep"):  # the HTTP libraries load only for whoever serves
+    if name in ("make_app", "serve"):  # the HTTP libraries load only for whoever serves
         from noria.deployment import service
 
         return getattr(service, name)

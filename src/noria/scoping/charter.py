@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 def due(home: Home, system: System, now: datetime) -> bool:  # noqa: ARG001  every step is asked with the time
     """Whether a charter should be written: there is none for this declaration and the closed labels suffice.
 
-    Binary labels: 100 true and 100 false; others: 1,000 labels; over at least twice the gate's blocks. A no-go is looked at again
-    when the closed cohorts have doubled.
+    Binary labels: 100 true and 100 false; others: 1,000 labels; over at least twice the gate's blocks. Anything but a
+    clear go is looked at again when the closed cohorts have doubled.
     """
     standing = home.ledger.latest(Charter, prefix=f"charter/{system.id}")
-    if standing is not None and standing.record.decision != "no-go":
+    if standing is not None and standing.record.decision == "go":
         return False
     cohorts = home.ledger.count(CohortClosed, prefix="cohort/")
     needed = least_blocks(system)

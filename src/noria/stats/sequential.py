@@ -10,7 +10,7 @@ from scipy import special
 from noria.core import Check, Estimate, Verdict
 from noria.stats.longrun import Floats, inflation
 
-PRIOR = 0.1
+PRIOR = 0.3
 
 
 def half_width(blocks: float, error: float, prior: float = PRIOR) -> float:

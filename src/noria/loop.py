@@ -1,0 +1,214 @@
+"""One turn of the wheel.
+
+``turn`` looks at the ledger and the world and does whatever is due, in the order of the process. It keeps no state of its own:
+what is finished is found in the ledger by its key, what is not is done again. So it may be killed at any instruction, and
+be called by the built-in worker, by cron or by a workflow server alike.
+
+What a turn at T releases acts on what is asked after T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from noria import business, data, deployment, development, diagnosis, features, monitoring, scoping
+from noria.core import DataFault, Verdict, Window
+from noria.core.window import EPOCH
+from noria.deployment import Bundles
+from noria.records import (
+    Approved,
+    Charter,
+    Declared,
+    Diagnosed,
+    Entry,
+    Gated,
+    Retraining,
+    RolloutMoved,
+    Scored,
+    Turned,
+)
+from noria.store import Home
+from noria.system import System
+
+
+@dataclass
+class Turn:
+    """What one turn did: the steps that wrote something, and where it stopped (with the reason) if it did."""
+
+    at: datetime
+    did: list[str] = field(default_factory=list)
+    stopped: str = ""
+    reason: str = ""
+    hint: str = ""
+
+    def note(self, step: str, made: object) -> None:
+        if made and step not in self.did:
+            self.did.append(step)
+
+
+def turn(home: Home, system: System, *, bundles: Bundles | None = None) -> Turn:
+    """Does what is due at ``home.clock.now()``; the caller holds the lease (``home.hold``).
+
+    ``bundles`` keeps loaded models between turns; without it they are loaded anew.
+
+    A fault in the data stops the turn where it is found: it is recorded and diagnosed, and nothing after it is done. A turn that finds
+    nothing to do writes nothing.
+    """
+    now = home.clock.now()
+    done = Turn(now)
+    bundles = bundles or Bundles(home)
+    done.note("declaration", declare(home, system))
+    try:
+        with home.measurements.span("turn.data.ingest"):
+            done.note("data", data.ingest(home, system, now))
+        with home.measurements.span("turn.data.verify"):
+            done.note("data", data.verify(home, system, now))
+    except DataFault as fault:
+        done.note("data", True)
+        done.stopped, done.reason, done.hint = "data", fault.message, fault.hint
+    else:
+        _serve_and_learn(home, system, bundles, done)
+    with home.measurements.span("turn.diagnosis"):
+        done.note("diagnosis", diagnosis.diagnose(home, system, now))
+    if not done.stopped:
+        _improve(home, system, now, done)
+    if done.did:
+        record = Turned(did=tuple(done.did), stopped=done.stopped, reason=done.reason)
+        home.commit(record, key=f"turn/{now.isoformat()}")
+        home.lake.upkeep()
+    return done
+
+
+def declare(home: Home, system: System) -> Entry[Declared] | None:
+    """Records that this declaration is in force, when it was not already."""
+    last = home.ledger.latest(Declared)
+    if last is not None and last.record.declaration == system.id:
+        return None
+    number = home.ledger.count(Declared)
+    record = Declared(
+        system=system.name,
+        declaration=system.id,
+        spec=system.spec(),
+        previous=last.record.declaration if last else None,
+    )
+    return home.commit(record, key=f"declared/{number:04d}", parents=[last.id] if last else [])
+
+
+def _serve_and_learn(home: Home, system: System, bundles: Bundles, done: Turn) -> None:
+    """Scores what was asked, closes what has become known, watches, accounts, and moves the rollout."""
+    now = done.at
+    with home.measurements.span("turn.deployment.score"):
+        done.note("deployment", deployment.sweep(home, system))
+        done.note("deployment", score(home, system, now, bundles))
+    with home.measurements.span("turn.data.close"):
+        done.note("data", data.close(home, system, now))
+    with home.measurements.span("turn.monitoring"):
+        done.note("monitoring", monitoring.watch(home, system, now))
+        done.note("monitoring", monitoring.alert(home, system, now))
+    with home.measurements.span("turn.business"):
+        done.note("business", business.account(home, system, now))
+    with home.measurements.span("turn.deployment.rollout"):
+        done.note("deployment", deployment.advance(home, system, now, bundles=bundles))
+    with home.measurements.span("turn.scoping"):
+        if scoping.due(home, system, now):
+            done.note("scoping", scoping.charter(home, system, now))
+
+
+def score(home: Home, system: System, now: datetime, bundles: Bundles) -> Entry[Scored] | None:
+    """Scores and logs the rows that could be asked since the last time, each as of its own time."""
+    last = home.ledger.latest(Scored)
+    window = Window(last.record.window.end if last else EPOCH, now)
+    if window.start >= now:
+        return None
+    spine = data.spine(home, system, window)
+    if spine.is_empty():
+        return None
+    return deployment.score(home, system, window, spine, features.compute(home, system, spine), bundles=bundles)
+
+
+def _improve(home: Home, system: System, now: datetime, done: Turn) -> None:
+    """Trains when the policy says so, gates, and starts the rollout of what passed."""
+    if not chartered(home, system):
+        return
+    with home.measurements.span("turn.monitoring.retraining"):
+        asked = pending(home)
+        if asked is None:
+            asked = monitoring.retraining(home, system, now, blocking(home))
+            done.note("monitoring", asked)
+    if asked is None or asked.record.decision != "go":
+        return
+    gated = train(home, system, asked, done)
+    if gated is not None and gated.record.verdict is Verdict.PASS and approved(home, system, gated):
+        with home.measurements.span("turn.deployment.rollout"):
+            done.note("deployment", deployment.begin(home, system, gated.record.bundle, gated))
+    if gated is not None and gated.at == now:
+        with home.measurements.span("turn.diagnosis"):
+            done.note("diagnosis", diagnosis.diagnose(home, system, now))
+
+
+def chartered(home: Home, system: System) -> bool:
+    """Whether the charter lets the system train. A no-go stands until a person signs against it, or the data says otherwise."""
+    charter = home.ledger.latest(Charter, prefix=f"charter/{system.id}")
+    if charter is None or charter.record.decision != "no-go":
+        return charter is not None
+    signature = home.ledger.latest(Approved, prefix=f"approved/{charter.key}")
+    return signature is not None and signature.record.granted
+
+
+def pending(home: Home) -> Entry[Retraining] | None:
+    """The last order to train that has not led to a rollout or a refusal yet."""
+    last = home.ledger.latest(Retraining, prefix="retraining/go/")
+    if last is None:
+        return None
+    gated = home.ledger.find(gate_key(last))
+    if not isinstance(gated, Entry) or not isinstance(gated.record, Gated):
+        return last
+    if gated.record.verdict is not Verdict.PASS:
+        return None
+    begun = [child for child in home.ledger.children(gated.id) if isinstance(child.record, RolloutMoved)]
+    refused = home.ledger.latest(Approved, prefix=f"approved/{gated.key}")
+    return None if begun or (refused is not None and not refused.record.granted) else last
+
+
+def gate_key(asked: Entry[Retraining]) -> str:
+    """Where the verdict on an order to train is found."""
+    return f"gated/{asked.key.removeprefix('retraining/go/')}"
+
+
+def blocking(home: Home) -> Entry[Diagnosed] | None:
+    """The newest diagnosis, when what it found must be mended before anything is trained on."""
+    last = home.ledger.latest(Diagnosed)
+    return last if last is not None and last.record.blocks_retraining else None
+
+
+def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:
+    """Whether a passed gate may be rolled out: always, unless the declaration asks for a signature."""
+    if not system.gate.approval:
+        return True
+    signature = home.ledger.latest(Approved, prefix=f"approved/{gated.key}")
+    return signature is not None and signature.record.granted
+
+
+def train(home: Home, system: System, asked: Entry[Retraining], done: Turn) -> Entry[Gated] | None:
+    """From an order to train to the gate's verdict. Everything is keyed by the order, so that it can be taken up again."""
+    known = home.ledger.find(gate_key(asked))
+    if known is not None and isinstance(known.record, Gated):
+        return known  # type: ignore[return-value]  # the record's type was looked at
+    with home.measurements.span("turn.data.training_set"):
+        made = data.training_set(home, system, asked.at)
+        if made is None:
+            return None
+        training, frames = made
+    live = deployment.state(home)
+    with home.measurements.span("turn.development.train"):
+        trained = development.train(home, system, training, frames, tune=asked.record.tune)
+    with home.measurements.span("turn.development.evaluate"):
+        for entry in trained:
+            development.evaluate(home, system, entry, frames, "test")
+        chosen = development.choose(home, system, trained)
+    done.note("development", True)
+    if chosen is None:
+        return None
+    with home.measurements.span("turn.development.gate"):
+        return development.gate(home, system, chosen, frames, live.champion, key=gate_key(asked))

@@ -1,0 +1,58 @@
+"""A replay that can be killed with SIGKILL at a chosen effect boundary: the child process of the tests beside this file."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from noria.cli.common import load_system as load
+from noria.core import parse_time
+from noria.replay import replay
+from noria.settings import Settings
+from noria.store import Artifacts, Home, Lake
+
+
+def turn_the_wheel(home: Path, declaration: Path, start: str, end: str) -> None:
+    """Replays ``declaration`` from ``start`` to ``end``, one day a turn."""
+    settings = Settings(home=home, durable=False)
+    span = parse_time(start), parse_time(end)
+    replay(home, load(declaration), *span, timedelta(days=1), settings=settings).close()
+
+
+def die_at_the_first_new_boundary(home: Path, declaration: Path, start: str, end: str, seen: Path) -> None:
+    """As ``turn_the_wheel``, but kills itself at the first effect boundary that ``seen`` does not list, and lists it.
+
+    Boundaries lie before and after every table write, artifact and ledger transaction.
+    """
+    known = set(seen.read_text().splitlines()) if seen.exists() else set()
+
+    def cross(boundary: str) -> None:
+        if boundary in known:
+            return
+        with seen.open("a") as log:
+            log.write(boundary + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fenced(kind: type, name: str, label: Callable[..., str]) -> None:
+        original = getattr(kind, name)
+
+        def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            boundary = f"{kind.__name__}.{name} {label(*args, **kwargs)}"
+            cross("before " + boundary)
+            result = original(self, *args, **kwargs)
+            cross("after " + boundary)
+            return result
+
+        setattr(kind, name, wrapped)
+
+    fenced(Home, "commit", lambda record, *, key, **_: key)
+    fenced(Home, "commit_all", lambda items, **_: " ".join(item[1] for item in items))
+    fenced(Lake, "write", lambda table, frame, *, key: f"{table} {key}")
+    fenced(Artifacts, "put", lambda data: str(len(data)))
+    turn_the_wheel(home, declaration, start, end)

@@ -1,0 +1,90 @@
+"""Killed at any instruction and run again, the wheel ends in the same ledger and the same tables (F1, F2)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.core import SimulatedClock, parse_time
+from noria.settings import Settings
+from noria.store import Home
+
+from . import killed
+
+DECLARATION = Path(__file__).with_name("short.py")
+START, END = "2013-01-01", "2013-01-21"
+
+
+@pytest.fixture(scope="module")
+def spawn() -> Iterator[Callable[..., int]]:
+    """Runs a function in a fresh process and returns its exit code (negative: the signal that ended it)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["noria.replay", "noria.cli.common"])
+
+    def run(function: Callable[..., None], *args: Any, patience: float | None = None) -> int:
+        child = context.Process(target=function, args=args)
+        child.start()
+        child.join(patience)
+        if child.is_alive():
+            child.kill()
+            child.join()
+        assert child.exitcode is not None
+        return child.exitcode
+
+    yield run
+
+
+def contents(path: Path) -> tuple[list[Any], dict[str, str]]:
+    """All that a home holds, logically: every entry but for its place, and every table's head."""
+    with Home.open(path, Settings(home=path), SimulatedClock(parse_time(END))) as home:
+        entries = [(e.key, e.id, e.at, e.parents, e.record) for e in home.ledger.read()]
+        return sorted(entries, key=lambda entry: entry[0]), home.lake.heads()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, spawn: Callable[..., int]) -> Path:
+    home = tmp_path_factory.mktemp("undisturbed") / "home"
+    assert spawn(killed.turn_the_wheel, home, DECLARATION, START, END) == 0
+    return home
+
+
+def test_the_twenty_days_go_round_the_wheel(undisturbed: Path) -> None:
+    kinds = {entry[4].__struct_config__.tag for entry in contents(undisturbed)[0]}
+    assert {"charter", "ingested", "cohort_closed", "gated", "rollout_moved", "scored", "monitored", "valued"} <= kinds
+
+
+def test_two_runs_give_the_same_records(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+    assert spawn(killed.turn_the_wheel, tmp_path / "again", DECLARATION, START, END) == 0
+    assert contents(tmp_path / "again") == contents(undisturbed)
+
+
+@pytest.mark.timeout(900)
+def test_killed_once_at_every_effect_boundary(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+    seen, home = tmp_path / "seen", tmp_path / "home"
+    deaths = 0
+    while (code := spawn(killed.die_at_the_first_new_boundary, home, DECLARATION, START, END, seen)) != 0:
+        assert code == -9, f"the child ended with {code} after {deaths} deaths"
+        deaths += 1
+        assert deaths < 2000
+    boundaries = seen.read_text().splitlines()
+    assert deaths == len(boundaries)
+    assert deaths > 150
+    assert contents(home) == contents(undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_moments(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+    draw = random.Random(20130101)
+    deaths = 0
+    while deaths < 20 and spawn(
+        killed.turn_the_wheel, tmp_path / "home", DECLARATION, START, END, patience=draw.uniform(0.3, 2.0)
+    ):
+        deaths += 1
+    assert spawn(killed.turn_the_wheel, tmp_path / "home", DECLARATION, START, END) == 0
+    assert deaths >= 3
+    assert contents(tmp_path / "home") == contents(undisturbed)
