@@ -22,7 +22,7 @@ from noria.records import (
     Verified,
 )
 
-BEFORE, SINCE = 45, 24
+BEFORE, SINCE = 32, 24
 
 
 def faulty(begin: Any, told: Any, world: Any, *, days: int = SINCE, start: Any = None) -> Any:
@@ -148,7 +148,7 @@ def test_nothing_is_found_where_nothing_is_wrong(begin: Any, told: Any) -> None:
     record = only(story)
     assert [cause.name for cause in record.causes if cause.verdict is Verdict.FAIL] == []
     assert "None of the causes" in record.account
-    assert {verdict for verdict in verdicts(record).values()} <= {Verdict.PASS, Verdict.NOT_ENOUGH_DATA}
+    assert set(verdicts(record).values()) <= {Verdict.PASS, Verdict.NOT_ENOUGH_DATA}
     cleared = {name for name, verdict in verdicts(record).items() if verdict is Verdict.PASS}
     assert cleared >= {
         "late or missing labels", "software", "covariate shift", "label shift", "concept change", "miscalibration",
@@ -236,7 +236,10 @@ def test_no_signal_and_out_of_reach(begin: Any, told: Any) -> None:
     gated(story, Check("superior to baseline", Verdict.FAIL, "prior", Estimate(0.0, -0.1, 0.1, 14), 0.0))
     record = only(story)
     assert record.causes[0].name == "no signal"
-    assert {one.name for one in record.causes[0].evidence if one.verdict is Verdict.FAIL} == {"beats the base rate", "break-even is within reach"}
+    assert {one.name for one in record.causes[0].evidence if one.verdict is Verdict.FAIL} == {
+        "beats the base rate",
+        "break-even is within reach",
+    }
 
 
 def test_the_metric_says_yes_and_the_money_no(begin: Any, told: Any) -> None:
@@ -257,7 +260,9 @@ def test_the_metric_says_yes_and_the_money_no(begin: Any, told: Any) -> None:
 def test_blocked_data_is_diagnosed_apart_and_once(begin: Any, told: Any) -> None:
     story = begin()
     story.tell(told.World(), 5)
-    story.home.commit(Blocked(source="sensor", reason="no column y", where="sensor.parquet", hint="ask them"), key="blocked/sensor/1")
+    story.home.commit(
+        Blocked(source="sensor", reason="no column y", where="sensor.parquet", hint="ask them"), key="blocked/sensor/1"
+    )
     gated(story, Check("not a constant predictor", Verdict.FAIL, detail="always no"))
     made = diagnosis.diagnose(story.home, story.system, story.now)
     assert [entry.record.symptoms for entry in made] == [("blocked/sensor/1",), ("gated/planted",)]

@@ -119,7 +119,9 @@ class Story:
             window = Window(START + day * DAY, START + (day + 1) * DAY)
             self.clock.move(max(self.clock.now(), window.end))
             refused = frame.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height
-            scored = Scored(window=window, n=frame.height, rows="r", variants={"champion": frame.height}, acts={}, refused=refused)
+            scored = Scored(
+                window=window, n=frame.height, rows="r", variants={"champion": frame.height}, acts={}, refused=refused
+            )
             self.home.commit(scored, key=f"score/{window.end.isoformat()}", tables=written)
             if day == first:
                 written = [self.home.lake.write("outcomes", _outcomes(whole, 0), key=f"cohort/{first}")]

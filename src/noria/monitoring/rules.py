@@ -23,7 +23,7 @@ from noria.monitoring.windows import found, value_of
 from noria.records import Monitored, Signal
 from noria.system import AtMost, System
 
-ERROR = 0.01
+ERROR = 0.02
 MEMORY = 56
 EVERY = 7
 CURRENT = 7

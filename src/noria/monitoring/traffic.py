@@ -41,12 +41,12 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
 
 
 def _operation(home: Home, system: System, window: Window, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
-    """Volume against its own past, rows that were scored late, and rows that could not be scored."""
+    """Volume against its own past (its third smallest and third largest windows), rows scored late, and rows that could not be scored."""
     rows = float(frame.height)
-    counts = [record.n for record in past[-PAST:]]
+    counts = sorted(record.n for record in past[-PAST:])
     enough = len(counts) >= LEAST_PAST
-    low = FEW * min(counts) if enough else None
-    high = MANY * max(counts) if enough else None
+    low = FEW * counts[2] if enough else None
+    high = MANY * counts[-3] if enough else None
     made = [
         Signal(
             "rows", "volume", "operation", rows, low if high is None or rows <= high else high, judged(rows, low=low, high=high)
