@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from datetime import date
 
 import msgspec
 import numpy as np
@@ -190,6 +191,14 @@ def test_baselines_are_bundles_too(place):
     bundle = load(pack(spec(), model, frame))
     assert bundle.predict(frame).tolist() == expected
     assert bundle.spec.columns == model.encoder.names
+
+
+def test_times_as_features_are_numbers_in_golden_rows_too():
+    frame = pl.DataFrame({"day": [date(2013, 1, 1), None]}).with_columns(moment=pl.col("day").cast(pl.Datetime("ms")))
+    encoder = fit_encoder(frame, ["day", "moment"])
+    bundle = load(pack(spec("regression"), Model(encoder, Rule("(moment - day) + day / 1e6", -1.0)), frame))
+    assert bundle.predict(frame).tolist() == [1356998400.0, -1.0]
+    assert bundle.golden.rows == {"day": [1356998400e6, None], "moment": [1356998400e6, None]}
 
 
 def test_a_rule_reaches_no_file():

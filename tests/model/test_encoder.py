@@ -82,12 +82,14 @@ def test_the_unknown_bucket_is_trained_even_when_no_category_is_rare():
 def test_types_that_are_neither_number_nor_text():
     frame = pl.DataFrame(
         {"flag": [True, None, False], "kind": pl.Series(["a", "b", "a"], dtype=pl.Categorical), "whole": [1, 2, 3]},
-    ).with_columns(at=pl.datetime(2013, 1, 1, time_zone="UTC"))
+    ).with_columns(
+        at=pl.datetime(2013, 1, 1, time_zone="UTC"), day=pl.date(2013, 1, 1), spent=pl.duration(minutes=1, time_unit="ms")
+    )
     encoder = fit_encoder(frame, frame.columns, least=1)
     matrix = encoder.encode(frame)
-    assert [column.kind for column in encoder.columns] == ["number", "text", "number", "number"]
+    assert [column.kind for column in encoder.columns] == ["number", "text", *["number"] * 4]
     assert np.array_equal(matrix[:, 0], [1.0, np.nan, 0.0], equal_nan=True)
-    assert matrix[0, 3] == 1356998400e6
+    assert matrix[0, 3:].tolist() == [1356998400e6, 1356998400e6, 60e6]
     assert np.array_equal(matrix, encoder.encode_rows(frame.to_dict(as_series=False)), equal_nan=True)
 
 

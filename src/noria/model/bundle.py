@@ -19,7 +19,7 @@ from noria.core import Corrupt, Refused, canonical, digest_bytes
 from noria.model import archive
 from noria.model.calibration import Calibration
 from noria.model.design import Design
-from noria.model.encoder import Encoder
+from noria.model.encoder import Column, Encoder, as_text, numbers
 from noria.model.predictors import Constant, Linear, Link, Passthrough, Plain, Predictor, Rule, Trees
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def pack(spec: Spec, model: Model, golden: pl.DataFrame) -> bytes:
     Equal arguments give equal bytes. Raises ``Refused`` when a score of a golden row is not finite.
     """
     kept = golden.head(GOLDEN_ROWS).select(model.encoder.names)
-    rows = {name: [_plain(value) for value in kept.get_column(name).to_list()] for name in kept.columns}
+    rows = {column.name: _values(kept, column) for column in model.encoder.columns}
     scores = _golden_scores(model, rows)
     if not np.isfinite(scores).all():
         raise Refused(
@@ -238,8 +238,12 @@ def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _values(frame: pl.DataFrame, column: Column) -> list[Any]:
+    """A column's values as JSON has them: numbers, or texts, or nothing."""
+    series = frame.get_column(column.name)
+    if column.kind == "text":
+        return as_text(series).to_list()
+    return [None if np.isnan(value) else value for value in numbers(series).tolist()]
 
 
 def _frame(rows: Mapping[str, Sequence[Any]], encoder: Encoder) -> pl.DataFrame:

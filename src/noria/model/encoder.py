@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,7 +75,7 @@ class Encoder(msgspec.Struct, frozen=True):
         matrix = np.empty((frame.height, len(self.columns)), dtype=np.float64)
         for place, column in enumerate(self.columns):
             series = frame.get_column(column.name)
-            matrix[:, place] = _numbers(series) if column.kind == "number" else _codes(series, column)
+            matrix[:, place] = numbers(series) if column.kind == "number" else _codes(series, column)
         return matrix
 
     def encode_rows(self, rows: Mapping[str, Sequence[Any]]) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ class Encoder(msgspec.Struct, frozen=True):
         for place, column in enumerate(self.columns):
             values = rows[column.name]
             if column.kind == "number":
-                matrix[:, place] = [_number(value, column.name) for value in values]
+                matrix[:, place] = [number(value, column.name) for value in values]
             else:
                 codes = column.codes
                 matrix[:, place] = [codes.get(_text(value), UNKNOWN) for value in values]
@@ -96,7 +96,7 @@ class Encoder(msgspec.Struct, frozen=True):
         found = np.zeros(frame.height, dtype=bool)
         for column in self.columns:
             if column.kind == "text":
-                series = _as_text(frame.get_column(column.name))
+                series = as_text(frame.get_column(column.name))
                 strange = [value for value in series.unique().to_list() if value not in column.seen]
                 if strange:
                     found |= series.is_in(strange, nulls_equal=True).to_numpy()
@@ -125,7 +125,7 @@ def fit_encoder(frame: pl.DataFrame, columns: Sequence[str], *, least: int = LEA
         if series.dtype.is_numeric() or series.dtype.is_temporal() or series.dtype in (pl.Boolean, pl.Null):
             made.append(Column(name, "number"))
             continue
-        counts = _as_text(series).value_counts(name="_n").rows()
+        counts = as_text(series).value_counts(name="_n").rows()
         ranked = sorted(counts, key=lambda row: (-row[1], row[0] is not None, row[0] or ""))
         kept = [value for value, n in ranked if n >= least][:limit]
         rare = [value for value, _ in ranked if value not in set(kept)][: 8 * limit]
@@ -156,19 +156,23 @@ def _ordered(values: list[str | None]) -> tuple[str | None, ...]:
     return tuple(sorted(values, key=lambda value: (value is not None, value or "")))
 
 
-def _as_text(series: pl.Series) -> pl.Series:
+def as_text(series: pl.Series) -> pl.Series:
+    """A column as texts."""
     import polars as pl
 
     return series if series.dtype == pl.String else series.cast(pl.String)
 
 
-def _numbers(series: pl.Series) -> NDArray[np.float64]:
+def numbers(series: pl.Series) -> NDArray[np.float64]:
+    """A column as numbers: NaN where it is missing or infinite; times and spans of time in microseconds."""
     import polars as pl
 
     if not (series.dtype.is_numeric() or series.dtype.is_temporal() or series.dtype in (pl.Boolean, pl.Null)):
         raise DataFault(f"the column {series.name!r} has {series.dtype}, and the model was trained on numbers")
     if series.dtype in (pl.Date, pl.Datetime):
         series = series.cast(pl.Datetime("us"))
+    if series.dtype == pl.Duration:
+        series = series.cast(pl.Duration("us"))
     if series.dtype.is_temporal():
         series = series.to_physical()
     # astype makes a copy where polars hands out a read-only view
@@ -181,23 +185,28 @@ def _codes(series: pl.Series, column: Column) -> NDArray[np.float64]:
     import polars as pl
 
     known, codes = list(column.codes), list(column.codes.values())
-    series = _as_text(series)
+    series = as_text(series)
     if not known:
         return np.zeros(len(series))
     keys = pl.Series(known, dtype=pl.String)
     return series.replace_strict(keys, codes, default=float(UNKNOWN), return_dtype=pl.Float64).to_numpy()
 
 
-def _number(value: Any, name: str) -> float:
+def number(value: Any, name: str) -> float:
+    """One value as ``numbers`` has it; raises ``DataFault`` that names the column."""
     if value is None:
         return math.nan
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
         return float(micros(value if value.tzinfo else value.replace(tzinfo=UTC)))
+    if isinstance(value, timedelta):
+        return float(value // timedelta(microseconds=1))
     try:
-        number = float(value)
+        found = float(value)
     except (TypeError, ValueError):
         raise DataFault(f"the column {name!r} has {type(value).__name__} where the model was trained on numbers") from None
-    return number if math.isfinite(number) else math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 def _text(value: Any) -> str | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from noria.core import Corrupt, Refused
 from noria.model.calibration import sigmoid, softmax
 from noria.model.design import Design
-from noria.model.encoder import Encoder
+from noria.model.encoder import Encoder, numbers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -135,11 +135,13 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
         import duckdb
         import polars as pl
 
-        numbers = {column.name for column in encoder.columns if column.kind == "number"}
-        kept = frame.select(
-            pl.col(name).to_physical().cast(pl.Float64) if name in numbers else pl.col(name).cast(pl.String)
-            for name in encoder.names
-        ).with_row_index("_place")
+        columns = {
+            column.name: pl.Series(numbers(frame.get_column(column.name))).fill_nan(None)
+            if column.kind == "number"
+            else frame.get_column(column.name).cast(pl.String)
+            for column in encoder.columns
+        }
+        kept = pl.DataFrame(columns | {"_place": pl.int_range(frame.height, eager=True)})
         with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
             connection.execute("set TimeZone='UTC'")
             connection.register("rows", kept.to_arrow())
