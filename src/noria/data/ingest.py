@@ -66,6 +66,7 @@ class Taken:
     shelf: Shelf
     pieces: dict[str, Piece]
     columns: dict[str, str]
+    frozen: Entry[SchemaFrozen] | None = None
     changes: tuple[str, ...] = ()
     accepted: pl.DataFrame = field(default_factory=pl.DataFrame)
     refused: pl.DataFrame = field(default_factory=pl.DataFrame)
@@ -158,6 +159,14 @@ def _save(home: Home, source: Source, shelf: Shelf) -> None:
     part.replace(path)
 
 
+def _tidy(staging: Path, pieces: Mapping[str, Piece]) -> None:
+    """Removes what was staged for contents that are gone."""
+    used = {piece.path for piece in pieces.values()}
+    for path in staging.glob("*.parquet"):
+        if str(path) not in used:
+            path.unlink(missing_ok=True)
+
+
 def _contents(pieces: Mapping[str, Piece]) -> dict[str, str]:
     return {name: piece.sha256 for name, piece in pieces.items()}
 
@@ -175,10 +184,11 @@ def _taken(home: Home, source: Source, folder: Path, now: datetime, horizon: dat
     if pieces != before:
         shelf.pieces = pieces
         _save(home, source, shelf)
+        _tidy(staging, pieces)
     columns, changes = _schema(source, pieces, shelf.seen, frozen)
     first = home.ledger.latest(Ingested, prefix=f"ingest/{source.name}/") is None
     cursor = None if first else horizon
-    taken = Taken(source, cursor, now, shelf, pieces, columns, changes)
+    taken = Taken(source, cursor, now, shelf, pieces, columns, frozen_entry, changes)
     due = {name: piece for name, piece in pieces.items() if _is_due(piece, shelf.seen.get(name), cursor, now)}
     if due:
         _sort_out(home, taken, due)
@@ -399,15 +409,15 @@ def _written(home: Home, taken: list[Taken], now: datetime) -> list[Entry[Ingest
     for some in taken:
         commit = commits.get(some.source.name)
         items.append((_record(some, now, commit.rows if commit else ""), f"ingest/{some.source.name}/{now.isoformat()}", [schemas[some.source.name]]))
-        some.shelf.key, some.shelf.pending = items[-1][1], _contents(some.pieces)
-        _save(home, some.source, some.shelf)
+        if some.shelf.seen != _contents(some.pieces):
+            some.shelf.key, some.shelf.pending = items[-1][1], _contents(some.pieces)
+            _save(home, some.source, some.shelf)
     return home.commit_all(items, tables=tables)  # type: ignore[return-value]  # all of these are Ingested
 
 
 def _frozen(home: Home, taken: Taken) -> str:
     """The id of the source's schema record; a new version when columns appeared."""
-    name = taken.source.name
-    last = home.ledger.latest(SchemaFrozen, prefix=f"schema/{name}/")
+    name, last = taken.source.name, taken.frozen
     if last is not None and last.record.columns == taken.columns:
         return last.id
     version = last.record.version + 1 if last else 1
