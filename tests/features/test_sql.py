@@ -75,7 +75,9 @@ def test_windows_with_the_same_source_by_and_grid_share_one_pass(flights: nr.Sys
     ]
     system = nr.System("s", flights.predict, flights.label, some, flights.objective, [])
     text = sql(plan(system, SCHEMAS))
-    assert text.count('FROM "source_0_departed"') == 3
+    assert text.count('FROM "source_0_departed"') == 1
+    assert text.count("_closed AS (") == 2
+    assert text.count("_place FROM") == 1
     assert text.count("RANGE BETWEEN 12 PRECEDING AND 1 PRECEDING") == 2  # two hours of ten minutes, one hour of five
     assert text.count("RANGE BETWEEN 6 PRECEDING AND 1 PRECEDING") == 1
 

@@ -55,7 +55,7 @@ def compute(home: Home, system: System, spine: pl.DataFrame) -> pl.DataFrame:
     scans = {name: scan for name, scan in scans.items() if scan.files}
     way = _way(home, resolved, scans, asked, spine.height)
     tables: dict[str, Any] = {table_name(resolved, name): scan for name, scan in scans.items()}
-    query = sql(resolved, way=way, asked=asked, present=scans.keys())
+    query = sql(resolved, way=way, asked=asked, present=scans.keys(), once=True)
     try:
         return _typed(resolved, home.engine.sql(query, spine=rows, **tables))
     except Exception as error:

@@ -3,6 +3,8 @@
 The query reads a table ``spine`` (``_id``, ``_n`` the row's number, ``_t`` the asked time in microseconds, and the predicted row's columns)
 and one table per looked-up source, named by ``table_name``. It is DuckDB's dialect and uses only what sqlglot carries to Spark.
 
+Each source is read once: its keys, its times in microseconds, and the values of every expression over its rows.
+
 There are two ways to the same numbers, bit for bit (sums are exact, so it does not matter how they are made):
 
 ``tiles``, for any number of rows. Each window group (same source, ``by`` and ``every``) is three steps, where *slots* are the distinct
@@ -21,11 +23,11 @@ pairs.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Literal
 
-from noria.core import duration
+from noria.core import duration, micros
 from noria.features.binding import quoted
 from noria.features.plan import FeatureColumn, Plan, expression, lookback
 
@@ -51,30 +53,36 @@ def sql(
     way: Way = "tiles",
     asked: tuple[datetime, datetime] | None = None,
     present: Collection[str] | None = None,
+    once: bool = False,
 ) -> str:
     """The query that computes every feature of ``plan`` for every row of ``spine``: ``_id`` and the features, in the spine's order.
 
     ``asked`` is the earliest and the latest time in the spine: it spares reading, and changes no value. ``present`` names the sources
-    that have rows (default: all); the tables of others are not read.
+    that have rows (default: all); the tables of others are not read. ``once`` adds DuckDB's own word (``MATERIALIZED``) for
+    reading a source once when several groups use it.
     """
     steps: list[str] = []
     joins: list[str] = []
     values: dict[str, str] = {}
-    for number, columns in enumerate(_groups(plan)):
+    groups = [columns for columns in _groups(plan) if present is None or columns[0].feature.source in present]
+    sources: dict[str, _Source] = {}
+    for name in dict.fromkeys(columns[0].feature.source for columns in groups):
+        mine = [columns for columns in groups if columns[0].feature.source == name]
+        sources[name] = _Source(table_name(plan, name), [column for columns in mine for column in columns], asked)
+        steps.append(sources[name].step(once=once and len(mine) > 1))
+    for number, columns in enumerate(groups):
         feature = columns[0].feature
-        if present is not None and feature.source not in present:
-            values |= {column.name: _nothing(column) for column in columns}
-            continue
         makers = {
             ("window", "tiles"): _tiles,
             ("window", "pairs"): _pairs,
             ("last", "tiles"): _newest,
             ("last", "pairs"): _newest_pairs,
         }
-        made, found = makers[feature.op, way](f"_g{number}", _rows_of(plan, columns, asked), columns)
+        made, found = makers[feature.op, way](f"_g{number}", sources[feature.source], columns)
         steps += made
         values |= found
         joins.append(f"LEFT JOIN _g{number} ON _g{number}._n = s._n")
+    values |= {column.name: _nothing(column) for column in plan.columns if column.name not in values}
     for column in plan.columns:
         if column.feature.op in ("column", "expression"):
             values[column.name] = _clean(f"s.{quoted(f'_e_{column.name}')}", column.numeric)
@@ -105,14 +113,68 @@ def _asked(plan: Plan) -> str:
     return f"_asked AS (SELECT _n, _t, _id{''.join(kept)}{''.join(made)} FROM spine)"
 
 
-def _rows_of(plan: Plan, columns: list[FeatureColumn], asked: tuple[datetime, datetime] | None) -> str:
-    """The rows of a group's source that can matter to it, as ``r``."""
-    table = quoted(table_name(plan, columns[0].feature.source))
-    if asked is None:
-        return f"FROM {table} AS r"
-    after = asked[0] - max(lookback(column.feature) for column in columns) - MICROSECOND
-    between = f"_known > TIMESTAMPTZ '{after.isoformat(sep=' ')}' AND _known <= TIMESTAMPTZ '{asked[1].isoformat(sep=' ')}'"
-    return f"FROM (SELECT * FROM {table} WHERE {between}) AS r"
+class _Source:
+    """One source as the groups read it: ``_at``, ``_happened``, ``_content``, keys as ``_by_…`` and the expressions' values.
+
+    Of the expression number N, ``_vN`` is the value as it is, ``_dN`` the finite number (or 1 where there is something to count), ``_fN`` that
+    number in whole millionths.
+    """
+
+    def __init__(self, table: str, columns: list[FeatureColumn], asked: tuple[datetime, datetime] | None) -> None:
+        self.name = f"_{table}"
+        self.table = table
+        self.columns = columns
+        self.asked = asked
+        self.texts = list(dict.fromkeys(column.feature.expr for column in columns))
+
+    def number(self, text: str) -> int:
+        return self.texts.index(text)
+
+    def rows(self, columns: list[FeatureColumn], *, among: str = "") -> str:
+        """The rows that can matter to a group, as ``r``."""
+        least = "" if self.asked is None else f" WHERE r._at > {micros(self._after(columns))}"
+        return f"FROM {quoted(self.name)} AS r {among}{least}"
+
+    def _after(self, columns: list[FeatureColumn]) -> datetime:
+        assert self.asked is not None
+        return self.asked[0] - max(lookback(column.feature) for column in columns) - MICROSECOND
+
+    def step(self, *, once: bool) -> str:
+        """The step that reads the table."""
+        keys = dict.fromkeys(column for feature in self.columns for _, column in feature.feature.by)
+        read = "".join(f", r.{quoted(column)} AS {quoted(f'_by_{column}')}" for column in keys)
+        lookups = any(column.feature.op == "last" for column in self.columns)
+        read += ", r._time AS _happened, r._row AS _content" if lookups else ""
+        for number, text in enumerate(self.texts):
+            read += "".join(self._values(number, text))
+        between = ""
+        if self.asked is not None:
+            moments = (self._after(self.columns), self.asked[1])
+            after, until = (f"TIMESTAMPTZ '{moment.isoformat(sep=' ')}'" for moment in moments)
+            between = f" WHERE r._known > {after} AND r._known <= {until}"
+        known = "DATE_DIFF('microsecond', TIMESTAMP '1970-01-01 00:00:00', CAST(r._known AS TIMESTAMP))"
+        hint = "MATERIALIZED " if once else ""
+        return f"{quoted(self.name)} AS {hint}(SELECT {known} AS _at{read}\n  FROM {quoted(self.table)} AS r{between})"
+
+    def _values(self, number: int, text: str) -> Iterator[str]:
+        mine = [column for column in self.columns if column.feature.expr == text]
+        if any(column.feature.op == "last" for column in mine):
+            yield f", (\n{text}\n) AS _v{number}"
+        windows = [column for column in mine if column.feature.op == "window"]
+        if not windows or text == "*":
+            return
+        if all(column.counts_text for column in windows):
+            yield f", CASE WHEN (\n{text}\n) IS NOT NULL THEN 1 END AS _d{number}"
+            return
+        value = _finite(f"(\n{text}\n)")
+        yield f", {value} AS _d{number}"
+        if any(column.feature.agg in ("sum", "mean", "std") for column in windows):
+            yield f", CAST(ROUND({value} * {SCALE}) AS DECIMAL(18, 0)) AS _f{number}"
+
+
+def _finite(value: str) -> str:
+    """A number as ``DOUBLE``; NaN (the largest number there is, in SQL) and infinities as null."""
+    return f"CASE WHEN ABS(CAST({value} AS DOUBLE)) <= {LARGEST} THEN CAST({value} AS DOUBLE) END"
 
 
 def _clean(value: str, numeric: bool | None) -> str:
@@ -121,7 +183,7 @@ def _clean(value: str, numeric: bool | None) -> str:
         return value
     if not numeric:
         return f"CAST({value} AS VARCHAR)"
-    return f"CASE WHEN ABS(CAST({value} AS DOUBLE)) <= {LARGEST} THEN CAST({value} AS DOUBLE) END"
+    return _finite(value)
 
 
 def _nothing(column: FeatureColumn) -> str:
@@ -131,10 +193,6 @@ def _nothing(column: FeatureColumn) -> str:
     return "NULL" if column.numeric is None else f"CAST(NULL AS {'DOUBLE' if column.numeric else 'VARCHAR'})"
 
 
-def _micros(column: str) -> str:
-    return f"DATE_DIFF('microsecond', TIMESTAMP '1970-01-01 00:00:00', CAST({column} AS TIMESTAMP))"
-
-
 class _Keys:
     """The columns of ``by`` under the names ``_k0``, ``_k1``, …, and the pieces of SQL that repeat them."""
 
@@ -142,7 +200,9 @@ class _Keys:
         self.by = by = columns[0].feature.by
         self.names = [f"_k{number}" for number in range(len(by))]
         self.select = "".join(f"{name}, " for name in self.names)
-        self.of_rows = "".join(f"r.{quoted(column)} AS {name}, " for name, (_, column) in zip(self.names, by, strict=True))
+        self.of_rows = "".join(
+            f"r.{quoted(f'_by_{column}')} AS {name}, " for name, (_, column) in zip(self.names, by, strict=True)
+        )
         self.of_spine = "".join(
             f"{quoted(f'_by_{column}')} AS {name}, " for name, (column, _) in zip(self.names, by, strict=True)
         )
@@ -153,7 +213,8 @@ class _Keys:
         """Leaves only the rows that some predicted row looks for."""
         if not self.names:
             return ""
-        matched = " AND ".join(f"r.{quoted(column)} = q.{name}" for name, (_, column) in zip(self.names, self.by, strict=True))
+        pairs = zip(self.names, self.by, strict=True)
+        matched = " AND ".join(f"r.{quoted(f'_by_{column}')} = q.{name}" for name, (_, column) in pairs)
         return f"SEMI JOIN (SELECT DISTINCT {', '.join(self.names)} FROM {group}_asked) AS q ON {matched}"
 
     def partition(self, *more: str) -> str:
@@ -164,15 +225,13 @@ class _Keys:
 # ------------------------------------------------------------------------------------------------------------------- last
 
 
-def _newest(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
-    keys = _Keys(columns)
-    texts, read, kept = _looked_up(columns)
+def _newest(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
+    keys, kept = _Keys(columns), _looked_up(source, columns)
     over = f"{keys.partition()}ORDER BY _at RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
     numbered = f"ROW_NUMBER() OVER ({keys.partition()}ORDER BY _at, _happened, _content) AS _place"
     steps = [
         f"{group}_asked AS (SELECT {keys.of_spine}_n, _t FROM _asked WHERE {keys.given})",
-        f"{group}_read AS (SELECT {keys.of_rows}{_micros('r._known')} AS _at, r._time AS _happened, r._row AS _content{read}\n"
-        f"  {rows} {keys.among(group)})",
+        f"{group}_read AS (SELECT {keys.of_rows}_at, _happened, _content{kept} {source.rows(columns, among=keys.among(group))})",
         f"{group}_rows AS (SELECT {keys.select}_at, {numbered}{kept} FROM {group}_read)",
         f"{group}_all AS (SELECT {keys.select}_at, _place, CAST(NULL AS BIGINT) AS _n FROM {group}_rows\n"
         f"  UNION ALL SELECT {keys.select}_t, NULL, _n FROM {group}_asked)",
@@ -180,34 +239,31 @@ def _newest(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[s
         f"{group} AS (SELECT a._n, a._t - b._at AS _age{kept}\n"
         f"  FROM (SELECT * FROM {group}_at WHERE _n IS NOT NULL) AS a JOIN {group}_rows AS b ON {keys.match}a._place = b._place)",
     ]
-    return steps, _looked_up_values(group, columns, texts)
+    return steps, _looked_up_values(group, source, columns)
 
 
-def _newest_pairs(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
-    keys = _Keys(columns)
-    texts, read, kept = _looked_up(columns)
+def _newest_pairs(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
+    keys, kept = _Keys(columns), _looked_up(source, columns)
     oldest = max(_age(column) for column in columns)
     steps = [
-        f"{group}_asked AS (SELECT {keys.of_spine}_n, _t FROM _asked WHERE {keys.given})",
-        f"{group}_rows AS (SELECT {keys.of_rows}{_micros('r._known')} AS _at, r._time AS _happened, r._row AS _content{read}\n  {rows})",
         f"{group} AS (SELECT _n, _age{kept} FROM (SELECT a._n, a._t - b._at AS _age{kept},\n"
         f"    ROW_NUMBER() OVER (PARTITION BY a._n ORDER BY b._at DESC, b._happened DESC, b._content DESC) AS _place\n"
-        f"  FROM {group}_asked AS a JOIN {group}_rows AS b ON {keys.match}b._at <= a._t AND b._at >= a._t - {oldest}) AS p WHERE _place = 1)",
+        f"  FROM (SELECT {keys.of_spine}_n, _t FROM _asked WHERE {keys.given}) AS a\n"
+        f"  JOIN (SELECT {keys.of_rows}_at, _happened, _content{kept} {source.rows(columns)}) AS b\n"
+        f"  ON {keys.match}b._at <= a._t AND b._at >= a._t - {oldest}) AS p WHERE _place = 1)",
     ]
-    return steps, _looked_up_values(group, columns, texts)
+    return steps, _looked_up_values(group, source, columns)
 
 
-def _looked_up(columns: list[FeatureColumn]) -> tuple[list[str], str, str]:
-    """The distinct expressions, their SQL over a source's row, and the names of their values."""
-    texts = list(dict.fromkeys(column.feature.expr for column in columns))
-    read = "".join(f", (\n{text}\n) AS _v{number}" for number, text in enumerate(texts))
-    return texts, read, "".join(f", _v{number}" for number in range(len(texts)))
+def _looked_up(source: _Source, columns: list[FeatureColumn]) -> str:
+    """The names of the values that a group looks up, each after a comma."""
+    return "".join(f", _v{source.number(text)}" for text in dict.fromkeys(column.feature.expr for column in columns))
 
 
-def _looked_up_values(group: str, columns: list[FeatureColumn], texts: list[str]) -> dict[str, str]:
+def _looked_up_values(group: str, source: _Source, columns: list[FeatureColumn]) -> dict[str, str]:
     values = {}
     for column in columns:
-        value = f"CASE WHEN {group}._age <= {_age(column)} THEN {group}._v{texts.index(column.feature.expr)} END"
+        value = f"CASE WHEN {group}._age <= {_age(column)} THEN {group}._v{source.number(column.feature.expr)} END"
         values[column.name] = _clean(f"({value})", column.numeric)
     return values
 
@@ -224,13 +280,10 @@ class _State:
 
     def __init__(self, number: int, columns: list[FeatureColumn]) -> None:
         wanted = {column.feature.agg for column in columns}
-        self.text = columns[0].feature.expr
-        self.countable = all(column.counts_text for column in columns)
         self.number = number
         value, fixed = f"_d{number}", f"_f{number}"
-        self.parts: list[tuple[str, str, str]] = [(f"_c{number}", f"CASE WHEN {value} IS NOT NULL THEN 1 END", "SUM")]
-        if self.text == "*":
-            self.parts = [(f"_c{number}", "1", "SUM")]
+        counted = "1" if columns[0].feature.expr == "*" else f"CASE WHEN {value} IS NOT NULL THEN 1 END"
+        self.parts: list[tuple[str, str, str]] = [(f"_c{number}", counted, "SUM")]
         if wanted & {"sum", "mean", "std"}:
             self.parts.append((f"_s{number}", fixed, "SUM"))
         if "std" in wanted:
@@ -240,62 +293,48 @@ class _State:
         if "max" in wanted:
             self.parts.append((f"_hi{number}", value, "MAX"))
 
-    @property
-    def read(self) -> str:
-        """The expression over a source's row: a finite number, or 1 where there is something to count."""
-        if self.text == "*":
-            return ""
-        if self.countable:
-            return f", CASE WHEN (\n{self.text}\n) IS NOT NULL THEN 1 END AS _d{self.number}"
-        value = f"CAST((\n{self.text}\n) AS DOUBLE)"
-        return f", CASE WHEN ABS({value}) <= {LARGEST} THEN {value} END AS _d{self.number}"
-
-    @property
-    def fixed(self) -> str:
-        """The number as a whole number of millionths."""
-        if not any(name.startswith("_s") for name, _, _ in self.parts):
-            return ""
-        return f", CAST(ROUND(_d{self.number} * {SCALE}) AS DECIMAL(18, 0)) AS _f{self.number}"
-
 
 class _Windows:
     """What a group of windows has in common: keys, the tile's width, the lengths, the states."""
 
-    def __init__(self, columns: list[FeatureColumn]) -> None:
+    def __init__(self, source: _Source, columns: list[FeatureColumn]) -> None:
+        self.source = source
         self.columns = columns
         self.keys = _Keys(columns)
         self.tile = duration(columns[0].feature.every or "") // MICROSECOND
         self.lengths = list(dict.fromkeys(self._length(column) for column in columns))
-        self.texts = list(dict.fromkeys(column.feature.expr for column in columns))
-        self.states = [_State(number, [c for c in columns if c.feature.expr == text]) for number, text in enumerate(self.texts)]
+        texts = dict.fromkeys(column.feature.expr for column in columns)
+        self.states = [_State(source.number(text), [c for c in columns if c.feature.expr == text]) for text in texts]
         self.parts = [part for state in self.states for part in state.parts]
 
     @staticmethod
     def _length(column: FeatureColumn) -> int:
         return duration(column.feature.window or "") // MICROSECOND
 
-    def rows(self, group: str, rows: str) -> list[str]:
-        """The steps up to ``rows``: key, tile, time, and what each row adds to each part of the state."""
-        keys, states = self.keys, self.states
+    @property
+    def asked(self) -> str:
+        """The predicted rows: key, time, and the tile that is open then."""
+        keys = self.keys
+        return f"SELECT {keys.of_spine}_n, _t, CAST(FLOOR(_t / {self.tile}) AS BIGINT) AS _tile FROM _asked WHERE {keys.given}"
+
+    def rows(self, *, among: str = "") -> str:
+        """The rows: key, time, tile, and what each adds to each part of the state."""
         parts = ", ".join(f"{made} AS {name}" for name, made, _ in self.parts)
-        return [
-            f"{group}_read AS (SELECT {keys.of_rows}{_micros('r._known')} AS _at{''.join(s.read for s in states)}\n  {rows})",
-            f"{group}_fixed AS (SELECT *{''.join(s.fixed for s in states)} FROM {group}_read)",
-            f"{group}_rows AS (SELECT {keys.select}_at, CAST(FLOOR((_at - 1) / {self.tile}) AS BIGINT) AS _tile, {parts} FROM {group}_fixed)",
-        ]
+        tile = f"CAST(FLOOR((_at - 1) / {self.tile}) AS BIGINT) AS _tile"
+        return f"SELECT {self.keys.of_rows}_at, {tile}, {parts}\n  {self.source.rows(self.columns, among=among)}"
 
     def values(self, group: str) -> dict[str, str]:
         """The features from the merged state."""
         return {
             column.name: _value(
-                group, column, f"{self.texts.index(column.feature.expr)}_{self.lengths.index(self._length(column))}"
+                group, column, f"{self.source.number(column.feature.expr)}_{self.lengths.index(self._length(column))}"
             )
             for column in self.columns
         }
 
 
-def _tiles(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
-    w = _Windows(columns)
+def _tiles(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
+    w = _Windows(source, columns)
     keys, parts = w.keys, w.parts
     names = ", ".join(name for name, _, _ in parts)
     nulls = ", ".join("NULL" for _ in parts)
@@ -309,8 +348,8 @@ def _tiles(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[st
     )
     opened = ", ".join(f"{how}({name}) OVER w AS {name}" for name, _, how in parts)
     steps = [
-        f"{group}_asked AS (SELECT {keys.of_spine}_n, _t, CAST(FLOOR(_t / {w.tile}) AS BIGINT) AS _tile FROM _asked WHERE {keys.given})",
-        *w.rows(group, f"{rows} {keys.among(group)}"),
+        f"{group}_asked AS ({w.asked})",
+        f"{group}_rows AS ({w.rows(among=keys.among(group))})",
         f"{group}_tiles AS (SELECT {slots}, {', '.join(f'{how}({name}) AS {name}' for name, _, how in parts)}\n"
         f"  FROM {group}_rows GROUP BY {slots})",
         f"{group}_slots AS (SELECT {slots}, {names}, 0 AS _slot FROM {group}_tiles\n"
@@ -328,8 +367,8 @@ def _tiles(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[st
     return steps, w.values(group)
 
 
-def _pairs(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
-    w = _Windows(columns)
+def _pairs(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
+    w = _Windows(source, columns)
     longest = max(w.lengths)
     merged = ""
     for number, length in enumerate(w.lengths):
@@ -339,9 +378,7 @@ def _pairs(group: str, rows: str, columns: list[FeatureColumn]) -> tuple[list[st
             whole = f"CAST(COALESCE(SUM({part}), 0) AS DECIMAL(38, 0))" if how == "SUM" else f"{how}({part})"
             merged += f", {whole} AS {name}_{number}"
     steps = [
-        f"{group}_asked AS (SELECT {w.keys.of_spine}_n, _t, CAST(FLOOR(_t / {w.tile}) AS BIGINT) AS _tile FROM _asked WHERE {w.keys.given})",
-        *w.rows(group, rows),
-        f"{group}_merged AS (SELECT a._n{merged}\n  FROM {group}_asked AS a JOIN {group}_rows AS b\n"
+        f"{group}_merged AS (SELECT a._n{merged}\n  FROM ({w.asked}) AS a JOIN ({w.rows()}) AS b\n"
         f"  ON {w.keys.match}b._at <= a._t AND b._tile >= a._tile - {longest // w.tile} GROUP BY a._n)",
         f"{group} AS (SELECT *{_centres(w.states, len(w.lengths))} FROM {group}_merged)",
     ]
