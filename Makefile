@@ -37,7 +37,7 @@ format: $(READY) ## mend the style
 	$(BIN)/ruff format .
 
 bench: $(READY) $(FLIGHTS) ## the flights year, timed: where the seconds and the memory go
-	$(BIN)/python benchmarks/flights.py
+	$(BIN)/python benchmarks/year.py
 
 lock: $(READY) ## pin every dependency anew
 	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --upgrade \

@@ -16,8 +16,8 @@ from noria.web.series import Point
 WIDTH = 820
 INK, GRID = "#66727d", "#8fa1ad40"
 COLOURS = {
-    "this system": "#11718f",
-    "model": "#11718f",
+    "this system": "#1b84a3",
+    "model": "#1b84a3",
     "do nothing": "#8a939c",
     "base rate": "#8a939c",
     "always act": "#c5803a",
@@ -39,14 +39,14 @@ def _x(title: str = "") -> alt.X:
         "at:T",
         title=title or None,
         scale=alt.Scale(type="utc"),
-        axis=alt.Axis(format="%b %Y", tickCount=8, grid=False, labelOverlap=True),
+        axis=alt.Axis(format="%b %Y", tickCount=8, grid=False, labelOverlap=True, labelSeparation=14),
     )
 
 
 def _drawn(chart: Any, name: str, describe: str) -> Markup:
     """SVG text of a chart, its ids made unique by ``name``, its size left to the page."""
     configured = (
-        chart.configure(font=FONT, background="transparent")
+        chart.configure(font=FONT, background="transparent", padding={"left": 14, "right": 14, "top": 4, "bottom": 4})
         .configure_view(stroke=None)
         .configure_axis(
             labelColor=INK,

@@ -455,5 +455,5 @@ def interval(estimate: Estimate | None, digits: int = 3) -> str:
     if estimate is None or estimate.value is None:
         return "unknown"
     if not estimate.known:
-        return f"{estimate.value:.{digits}f} (no interval)"
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+        return f"{estimate.value:.{digits}f} (no interval)".replace("-", "−")
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})".replace("-", "−")

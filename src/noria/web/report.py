@@ -99,6 +99,7 @@ def report(home: Home, system: System) -> str:
         "count": _count,
         "estimate": facts.interval,
         "share": _share,
+        "number": _number,
         "text": _text,
     }
     environment.globals |= {"cite": cite, "amount": facts.amount, "kind_of": kind_of}
@@ -228,6 +229,10 @@ def _minute(moment: datetime | None) -> str:
 
 def _count(number: float | None) -> str:
     return "" if number is None else f"{number:,.0f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _share(number: float | None, digits: int = 1) -> str:
