@@ -75,10 +75,6 @@ class World:
     def declared(**parts: Any) -> System:
         return declared(**parts)
 
-    @staticmethod
-    def moments(hours: list[float]) -> pl.Series:
-        return moments(hours)
-
     def _publish(self, key: str, commit: Any) -> None:
         record = Scored(window=Window(START, START), n=0, rows=commit.rows, variants={}, releases={}, acts={})
         self.home.commit(record, key=key, tables=[commit])
@@ -128,5 +124,7 @@ def declared(**parts: Any) -> System:
     return System(**{**given, **parts})  # type: ignore[arg-type]
 
 
-def moments(hours: list[float]) -> pl.Series:
-    return pl.Series([START + hour * HOUR for hour in hours], dtype=TIME)
+@pytest.fixture
+def declare() -> Callable[..., System]:
+    """``declared``, for tests that need no home."""
+    return declared

@@ -86,16 +86,21 @@ def test_the_wrong_declaration_is_answered_whole() -> None:
         ({"outcomes": {"p": nr.Outcome(nr.Source("came", key="id", time="at"), "1", within="9h")}}, "outcomes.p.within"),
     ],
 )
-def test_each_mistake_has_its_place(world: Any, parts: dict[str, Any], place: str) -> None:
-    asked = pl.DataFrame({"id": ["a"], "n": [1]}).with_columns(pl.lit("2024-01-01T00:00:00Z").str.to_datetime(time_zone="UTC").alias("at"))
-    came = asked.rename({"n": "x"})
-    sources = {
+def test_each_mistake_has_its_place(declare: Any, tmp_path: Path, parts: dict[str, Any], place: str) -> None:
+    assert place in [problem.place for problem in data.check(declare(**sources(), **parts), tmp_path)]
+
+
+def test_without_a_mistake_there_is_nothing_to_say(declare: Any, tmp_path: Path) -> None:
+    assert data.check(declare(**sources()), tmp_path) == []
+
+
+def sources() -> dict[str, nr.Source]:
+    stamp = pl.lit("2024-01-01T00:00:00Z").str.to_datetime(time_zone="UTC").alias("at")
+    asked = pl.DataFrame({"id": ["a"], "n": [1]}).with_columns(stamp)
+    return {
         "asked": nr.Source("asked", asked, key="id", time="at", owner="us"),
-        "came": nr.Source("came", came, key="id", time="at", owner="us"),
+        "came": nr.Source("came", asked.rename({"n": "x"}), key="id", time="at", owner="us"),
     }
-    assert data.check(world.declared(**sources), world.folder) == []
-    found = [problem.place for problem in data.check(world.declared(**sources, **parts), world.folder)]
-    assert place in found
 
 
 @pytest.mark.parametrize(
@@ -116,12 +121,10 @@ def test_each_mistake_has_its_place(world: Any, parts: dict[str, Any], place: st
         ({"within": "0h"}, "label.within"),
     ],
 )
-def test_mistakes_of_labels(world: Any, label: dict[str, Any], place: str) -> None:
-    stamp = pl.lit("2024-01-01T00:00:00Z").str.to_datetime(time_zone="UTC").alias("at")
-    came = nr.Source("came", pl.DataFrame({"id": ["a"], "x": [1]}).with_columns(stamp), key="id", time="at", owner="us")
-    asked = nr.Source("asked", pl.DataFrame({"id": ["a"], "n": [1]}).with_columns(stamp), key="id", time="at", owner="us")
+def test_mistakes_of_labels(declare: Any, tmp_path: Path, label: dict[str, Any], place: str) -> None:
+    made = sources()
     sound: dict[str, Any] = {"expression": "x > 0", "within": "6h", "otherwise": False}
-    found = data.check(world.declared(asked=asked, label=nr.Label(came, **{**sound, **label})), world.folder)
+    found = data.check(declare(asked=made["asked"], label=nr.Label(made["came"], **{**sound, **label})), tmp_path)
     assert place in [problem.place for problem in found]
 
 
@@ -133,9 +136,9 @@ def test_mistakes_of_labels(world: Any, label: dict[str, Any], place: str) -> No
         ("id,at,x\na\n", "cannot be read as CSV"),
     ],
 )
-def test_sources_that_cannot_be_used(world: Any, text: str, says: str) -> None:
-    (world.folder / "came.csv").write_text(text)
-    made = world.declared(came=nr.Source("came", "came.csv", key="id", time="at", owner="us"))
-    [found] = [problem for problem in data.check(made, world.folder) if problem.place == "sources.came.data"]
+def test_sources_that_cannot_be_used(declare: Any, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "came.csv").write_text(text)
+    made = declare(came=nr.Source("came", "came.csv", key="id", time="at", owner="us"))
+    [found] = [problem for problem in data.check(made, tmp_path) if problem.place == "sources.came.data"]
     assert says in found.message
     assert found.hint

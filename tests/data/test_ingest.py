@@ -338,7 +338,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events, st.lists(st.integers(1, 71), max_size=5))
 def test_many_batches_are_one_batch(worlds: Callable[[], Any], found: list[tuple[int, str | None, float]], stops: list[int]) -> None:
     """However the same rows are cut into turns, the same rows are accepted and put aside, and each is counted once."""

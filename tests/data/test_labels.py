@@ -210,7 +210,7 @@ came_strategy = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked_strategy, came_strategy, shapes, st.booleans())
 def test_labels_equal_their_definition(worlds: Callable[[], Any], asked: list[Asked], came: list[Came], shape: Shape, silence: bool) -> None:
     """Brute force over all pairs of rows, with what was known when the cohort closed, restatements included."""

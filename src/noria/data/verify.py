@@ -217,7 +217,8 @@ def _range(column: str, past: Sequence[tuple[DaySummary, ColumnDay]], now: Colum
     detail = f"values from {now.low:g} to {now.high:g}; so far they were from {low:g} to {high:g}"
     yield _check("range", column, outside, high + 2 * room if outside == now.high else low - 2 * room, failed=failed, n=n, detail=detail)
     centre, scale = spread(means)
-    bound = max(WIDTH * scale, 2 * (max(means) - min(means)), 0.2 * (high - low), 0.02 * abs(centre), 1e-9)
+    wide = (high - low) * (0.2 if scale > 0 else 1.0)  # mostly zeros, as rain is: then only a mean outside of all values counts
+    bound = max(WIDTH * scale, 2 * (max(means) - min(means)), wide, 0.02 * abs(centre), 1e-9)
     failed = abs(now.mean - centre) > bound and n >= FEW
     detail = f"the day's mean is {now.mean:.4g}; usual is {centre:.4g}"
     yield _check("level", column, now.mean, centre + math.copysign(bound, now.mean - centre), failed=failed, n=n, detail=detail)
