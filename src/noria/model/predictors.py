@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 Link = Literal["identity", "logit", "softmax"]
-FEW_ROWS = 256
+FEW_ROWS = 4096
 
 
 class Predictor(Protocol):
