@@ -26,7 +26,7 @@ def turn_the_wheel(home: Path, declaration: Path, start: str, end: str) -> None:
 def die_at_the_first_new_boundary(home: Path, declaration: Path, start: str, end: str, seen: Path) -> None:
     """As ``turn_the_wheel``, but kills itself at the first effect boundary that ``seen`` does not list, and lists it.
 
-    Boundaries lie before and after every table write, artifact and ledger transaction.
+    Boundaries lie after every table write, artifact and ledger transaction: what is before one of them is after another.
     """
     known = set(seen.read_text().splitlines()) if seen.exists() else set()
 
@@ -43,10 +43,8 @@ def die_at_the_first_new_boundary(home: Path, declaration: Path, start: str, end
         original = getattr(kind, name)
 
         def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-            boundary = f"{kind.__name__}.{name} {label(*args, **kwargs)}"
-            cross("before " + boundary)
             result = original(self, *args, **kwargs)
-            cross("after " + boundary)
+            cross(f"{kind.__name__}.{name} {label(*args, **kwargs)}")
             return result
 
         setattr(kind, name, wrapped)

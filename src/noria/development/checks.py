@@ -36,10 +36,27 @@ def not_inferior(mine: Answers, other: Answers, name: str, subject: str, margin:
     return Check(name, verdict, subject, kept(made), rounded(-margin), detail)
 
 
+def holds(mine: Answers, other: Answers, subject: str, margin: float = 0.0) -> Check:
+    """The backtest on the freshest data: a veto. What the test part showed must not have gone since.
+
+    The fresh part is short, so the interval is asked only whether ``mine`` is worse than ``other`` by more than ``margin``; that it is
+    not must at least be true of the number itself.
+    """
+    made = mine.over(other, mine.system.objective.metric)
+    detail = f"{mine.system.objective.metric} better by {made} on the part {mine.rows.name}"
+    verdict = Verdict.NOT_ENOUGH_DATA
+    if made.below(-margin):
+        verdict = Verdict.FAIL
+    elif made.known and made.value is not None and made.value >= -margin:
+        verdict = Verdict.PASS
+    return Check("backtest on the freshest data", verdict, subject, kept(made), rounded(-margin), detail)
+
+
 def _above(made: Estimate, bound: float) -> Verdict:
-    if not made.known:
-        return Verdict.NOT_ENOUGH_DATA
-    return Verdict.PASS if made.above(bound) else Verdict.FAIL
+    """Above the bound beyond chance; below it at least in the number; or too uncertain to say."""
+    if made.above(bound):
+        return Verdict.PASS
+    return Verdict.FAIL if made.known and made.value is not None and made.value <= bound else Verdict.NOT_ENOUGH_DATA
 
 
 def varies(mine: Answers, positives: int | None) -> Check:

@@ -1,7 +1,7 @@
 """The gate: what a candidate must show before it may be rolled out.
 
 It must beat every baseline, and stand against the champion (a refit of the same or a cheaper recipe: not inferior by the declared margin; a
-costlier one: superior), on the test part and again on the freshest closed data, paired on the same rows, by intervals over blocks of time. Its decisions
+costlier one: superior), on the test part, paired on the same rows, by intervals over blocks of time; the backtest on the freshest closed data then has a veto. Its decisions
 must be worth more than the trivial policies; slices, guardrails and calibration must hold; no column may know the answer; and the bundle must load in
 a clean process and say what it said. Anything that cannot be told is *not enough data*, which is not a pass.
 """
@@ -109,7 +109,7 @@ def _against(mine: Answers, baselines: Mapping[str, Answers], champion: str | No
         yield there
         there = None
     elif there is not None:
-        yield _stands(mine, there, best, cost, "champion")
+        yield _stands(mine, there, best, cost)
     reference, subject = (there, "the champion") if there is not None else (best, "the best baseline")
     if reference is not None:
         gain = mine.over(best, mine.system.objective.metric).value if best is not None else None
@@ -136,20 +136,23 @@ def _backtest(
     mine = ask(home, system, trained.record.bundle, fresh)
     baselines = {entry.record.recipe: ask(home, system, entry.record.bundle, fresh) for entry in rivals}
     for name, other in baselines.items():
-        yield checks.superior(mine, other, "backtest on the freshest data", name)
+        yield checks.holds(mine, other, name)
     there = _champion(mine, champion)
     if isinstance(there, Answers):
-        yield _stands(mine, there, _best(mine, baselines), trained.record.cost, "champion", backtest=True)
+        yield checks.holds(mine, there, "champion", _margin(mine, there, _best(mine, baselines)))
 
 
-def _stands(mine: Answers, champion: Answers, best: Answers | None, cost: int, subject: str, *, backtest: bool = False) -> Check:
+def _stands(mine: Answers, champion: Answers, best: Answers | None, cost: int) -> Check:
     """Against the champion: not inferior for the same or a cheaper recipe, superior for a costlier one."""
     if cost > champion.bundle.spec.cost:
-        return checks.superior(mine, champion, "backtest on the freshest data" if backtest else "superior to champion", subject)
+        return checks.superior(mine, champion, "superior to champion", "champion")
+    return checks.not_inferior(mine, champion, "not inferior to champion", "champion", _margin(mine, champion, best))
+
+
+def _margin(mine: Answers, champion: Answers, best: Answers | None) -> float:
+    """How much worse than the champion still counts as not inferior: the declared share of its gain over the best baseline."""
     gain = champion.over(best, mine.system.objective.metric).value if best is not None else None
-    margin = mine.system.gate.margin * max(0.0, gain or 0.0)
-    name = "backtest on the freshest data" if backtest else "not inferior to champion"
-    return checks.not_inferior(mine, champion, name, subject, margin)
+    return mine.system.gate.margin * max(0.0, gain or 0.0)
 
 
 def _champion(mine: Answers, champion: str | None) -> Answers | Check | None:
