@@ -402,6 +402,24 @@ def test_scope_and_gate_wait_for_labels(noria: Any, shop: Path, tmp_path: Path) 
     assert "nothing was gated yet" in noria("gate", shop / "system.py", "--home", home).err
 
 
+def test_deciding_makes_no_home_and_does_not_go_back(noria: Any, turned: Path, tmp_path: Path) -> None:
+    for command in (
+        ["approve"],
+        ["rollback", turned],
+        ["ack", "x"],
+        ["promote", "abcdef12"],
+        ["repair", turned],
+        ["train", turned],
+    ):
+        where = [] if turned in command else ["--file", turned]
+        done = noria(*command, *where, "--home", tmp_path / "nowhere")
+        assert done.code == 1
+        assert not (tmp_path / "nowhere").exists()
+    done = noria("turn", turned, "--at", "2020-01-10")
+    assert done.code == 1
+    assert "already stands at 2020-01-19" in done.err
+
+
 def test_two_writers_do_not_meet(noria: Any, copy: Path) -> None:
     with Home.open(copy.parent / ".noria" / "visits", Settings(), SystemClock()) as home, home.hold("somebody else"):
         done = noria("turn", copy, "--at", "2020-01-20")

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from noria.core import Clock, DeclarationError, NotFound, Problem, SimulatedClock, SystemClock, canonical, check_name, parse_time
+from noria.core import (
+    Clock,
+    Conflict,
+    DeclarationError,
+    NotFound,
+    Problem,
+    SimulatedClock,
+    SystemClock,
+    canonical,
+    check_name,
+    parse_time,
+)
 from noria.settings import Settings, read_settings
 from noria.system import System
 
@@ -89,26 +100,30 @@ def home_path(system: System, home: Path | None, settings: Settings) -> Path:
 
 @contextmanager
 def opened(
-    file: Path, home: Path | None, *, at: str | None = None, write: bool = False, owner: str = ""
+    file: Path, home: Path | None, *, at: str | None = None, owner: str = "", create: bool = False
 ) -> Iterator[tuple[Home, System]]:
-    """A declaration and its home. With ``owner`` the home's lease is held, so that nobody else writes meanwhile.
+    """A declaration and its home, to read; with ``owner`` to write, holding the lease so that nobody else writes meanwhile.
 
-    Without ``write`` a home that does not exist yet raises ``NotFound``.
+    Raises ``NotFound`` for a home that does not exist yet, unless it may be made (``create``), and ``Conflict`` when ``owner`` wants
+    to write at a time before what is already recorded.
     """
     from noria.store import Home
 
     system, settings = load_system(file), read_settings()
     path = home_path(system, home, settings)
-    if not write and not path.is_dir():
+    if not create and not path.is_dir():
         raise NotFound(
             f"there is nothing of {system.name} yet: {path} does not exist", hint="run `noria turn` or `noria replay` first"
         )
     clock: Clock = SystemClock() if at is None else SimulatedClock(parse_time(at))
-    with Home.open(path, settings, clock, create=write, write=write) as store:
-        if owner:
-            with store.hold(owner):
-                yield store, system
-        else:
+    with Home.open(path, settings, clock, create=create, write=bool(owner)) as store:
+        if not owner:
+            yield store, system
+            return
+        with store.hold(owner):
+            newest = store.ledger.read(newest=1)
+            if newest and clock.now() < newest[-1].at:
+                raise Conflict(f"{path} already stands at {day(newest[-1].at)}", hint="give a later --at")
             yield store, system
 
 

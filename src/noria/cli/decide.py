@@ -40,7 +40,7 @@ def approve(
     json: JsonOption = False,
 ) -> int:
     """Signs a release that waits for a person, or refuses it. The next turn acts on it."""
-    with opened(file, home, at=at, write=True, owner="approve") as (store, _):
+    with opened(file, home, at=at, owner="approve") as (store, _):
         signed = _waiting(store) if subject is None else store.ledger.find(subject)
         if signed is None:
             raise NotFound(f"there is no record with the key {subject}", hint="`noria gate` shows the key of the newest gate")
@@ -78,7 +78,7 @@ def promote(
     """Makes a bundle the champion by hand, from the next prediction on. It is recorded with your name."""
     from noria import deployment
 
-    with opened(file, home, at=at, write=True, owner="promote") as (store, system):
+    with opened(file, home, at=at, owner="promote") as (store, system):
         entry = deployment.promote(store, system, bundle_named(store, bundle), by=person(by), note=note)
     show(entry, lambda: f"release {entry.record.number} is {entry.record.bundle[:12]} since {day(entry.at)}", as_json=json)
     return 0
@@ -97,7 +97,7 @@ def rollback(
     """Stops the rollout that is under way, or goes back to the champion before. It is recorded with your name."""
     from noria import deployment
 
-    with opened(file, home, at=at, write=True, owner="rollback") as (store, system):
+    with opened(file, home, at=at, owner="rollback") as (store, system):
         entry = deployment.rollback(store, system, by=person(by), note=note)
     show(entry, lambda: _rolled(entry), as_json=json)
     return 0
@@ -126,7 +126,7 @@ def ack(
     """Acknowledges an open alert: somebody has seen it. The next turn notes it; it stays until its cause is gone."""
     from noria.web import facts
 
-    with opened(file, home, at=at, write=True, owner="ack") as (store, _):
+    with opened(file, home, at=at, owner="ack") as (store, _):
         found = [entry for entry in facts.open_alerts(store) if entry.record.alert.startswith(alert)]
         if len(found) != 1:
             names = ", ".join(entry.record.alert for entry in (found or facts.open_alerts(store))) or "none"

@@ -18,7 +18,7 @@ def scope(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: Ho
     """Answers whether ML is worth it here, from the labels that are closed: go, no-go or partial, with reasons."""
     from noria import scoping
 
-    with opened(file, home, at=at, write=True, owner="scope") as (store, system):
+    with opened(file, home, at=at, owner="scope") as (store, system):
         entry = scoping.charter(store, system, store.clock.now())
         entry = entry or store.ledger.latest(Charter, prefix=f"charter/{system.id}")
     if entry is None:
@@ -84,7 +84,7 @@ def train(
     """
     from noria import loop
 
-    with opened(file, home, at=at, write=True, owner="train") as (store, system):
+    with opened(file, home, at=at, owner="train") as (store, system):
         now = store.clock.now()
         order = Retraining(decision="go", triggers=("by hand",), reason="asked for on the command line", tune=tune)
         asked = store.commit(order, key=f"retraining/go/{now.isoformat()}")

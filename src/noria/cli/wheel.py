@@ -35,7 +35,7 @@ def turn(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: Hom
     """Does what is due now, once: ingests, scores, closes cohorts, watches, accounts, trains and moves the rollout as needed."""
     from noria import loop
 
-    with opened(file, home, at=at, write=True, owner="turn") as (store, system):
+    with opened(file, home, at=at, owner="turn", create=True) as (store, system):
         done = loop.turn(store, system)
     data = {"at": done.at, "did": done.did, "stopped": done.stopped, "reason": done.reason, "hint": done.hint}
     show(data, lambda: _turned(done), as_json=json)
