@@ -152,7 +152,7 @@ def test_nothing_is_found_where_nothing_is_wrong(begin: Any, told: Any) -> None:
     cleared = {name for name, verdict in verdicts(record).items() if verdict is Verdict.PASS}
     assert cleared >= {
         "late or missing labels", "software", "covariate shift", "label shift", "concept change", "miscalibration",
-        "metric misaligned with value", "better baseline", "imbalance", "bad data",
+        "metric misaligned with value", "better baseline", "imbalance", "bad data", "leak",
     }  # fmt: skip
 
 
@@ -223,6 +223,17 @@ def test_the_last_label_is_better(begin: Any, told: Any) -> None:
     assert record.causes[0].name == "better baseline"
     assert record.back_to == "scoping"
     assert verdicts(record)["no signal"] is Verdict.PASS
+
+
+def test_a_leak(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(), 5)
+    last = Check("superior to baseline", Verdict.FAIL, "last", Estimate(0.01, -0.1, 0.1, 14), 0.0, "log_loss better by 0.01")
+    gated(story, Check("no leak", Verdict.FAIL, "tail", Estimate(0.99, 0.98, 1.0, 30), 0.95, "tail alone tells the label"), last)
+    record = only(story)
+    assert [cause.name for cause in record.causes[:2]] == ["leak", "better baseline"]
+    assert record.back_to == "data"
+    assert "tail" in record.account
 
 
 def test_no_signal_and_out_of_reach(begin: Any, told: Any) -> None:

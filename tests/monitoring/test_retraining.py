@@ -104,7 +104,9 @@ def test_decay_trains_with_a_search_and_drift_without(begin: Any, told: Any) -> 
     later(story, 20)
     assert ask(story) is None
     later(story, 9)
-    assert ask(story).record.triggers == (f"decay: {decay}",)  # it is still open after four weeks
+    again = ask(story)  # it is still open after four weeks
+    assert again.record.triggers == (f"decay: {decay}",)
+    assert not again.record.tune
 
 
 @pytest.mark.parametrize("name", ["volume", "late scoring", "miscalibrated"])

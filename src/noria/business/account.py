@@ -48,7 +48,9 @@ def valued(home: Home, system: System, cohort: CohortClosed) -> Valued:
     not count. A day is one block: its rows share their weather, so its mean gets no interval of its own; ``summary`` gives
     intervals over days.
     """
-    frame = measure.closed(home, system, cohort.window)
+    known = home.lake.schema("predictions") or {}
+    wanted = ("_score", "_act", "_act_propensity", "_release", *measure.columns_read(system.objective.value.sql))
+    frame = measure.closed(home, system, cohort.window, columns=[name for name in wanted if name in known])
     value, policies = realised(home, system, frame)
     release = frame["_release"].fill_null("").to_numpy() if len(frame) else np.array([], dtype=object)
     keep = np.isfinite(value)

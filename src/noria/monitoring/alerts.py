@@ -13,7 +13,7 @@ from noria.records import Alerted, Approved, Entry, Monitored, Turned
 from noria.store import Home
 from noria.system import System
 
-TRAFFIC = 28
+TRAFFIC = 8
 
 
 def alert(home: Home, system: System, now: datetime) -> list[Entry[Alerted]]:  # noqa: ARG001  the windows say what time it is

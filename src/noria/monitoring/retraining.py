@@ -84,12 +84,13 @@ def _triggers(home: Home, system: System, now: datetime, last: Entry[Retraining]
         made.append(Trigger("nothing has passed the gate yet, and there are four more weeks of labels"))
     alerts = open_alerts(home) if {"decay", "drift"} & set(policy.on) else []
     used = _used(home, now, duration(policy.every) if policy.every else STALE)
+    ever = _used(home, now, YEAR)
     for entry in alerts:
         found = entry.record
         if found.alert in used:
             continue
         if "decay" in policy.on and found.harm and found.name in PERFORMANCE:
-            made.append(Trigger(f"decay: {found.alert}", entry.id, tune=True))
+            made.append(Trigger(f"decay: {found.alert}", entry.id, tune=found.alert not in ever))
         elif "drift" in policy.on and found.name == "drift":
             made.append(Trigger(f"drift: {found.alert}", entry.id))
     if "volume" in policy.on and (grown := _grown(home, last, policy.growth)) is not None:

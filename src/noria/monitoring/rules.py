@@ -154,7 +154,7 @@ def worse_than_last_label(history: History) -> list[Finding]:
     """Saying "the same as the last label" would have done better, by the metric or by accuracy."""
     made = []
     for metric in dict.fromkeys((history.system.objective.metric, "accuracy")):
-        text = f"saying the same as the last label beats the release in {metric}: it is behind by {{size}} since {{since}}"
+        text = f"saying the same as the last label beats the release in {metric}: the release is {{size}} ahead since {{since}}"
         made += _harm(history, (BASELINE, LAST), _points(history.outcomes, _ahead(metric, LAST)), 0.0, text)
     return _one(made)
 
@@ -162,7 +162,7 @@ def worse_than_last_label(history: History) -> list[Finding]:
 def worse_than_base_rate(history: History) -> list[Finding]:
     """Saying the same for every row would have done better."""
     metric = history.system.objective.metric
-    text = f"saying the base rate for every row beats the release in {metric}: it is behind by {{size}} since {{since}}"
+    text = f"saying the base rate for every row beats the release in {metric}: the release is {{size}} ahead since {{since}}"
     return _harm(history, (BASELINE, BASE), _points(history.outcomes, _ahead(metric, BASE)), 0.0, text)
 
 

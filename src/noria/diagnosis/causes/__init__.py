@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from noria.diagnosis.case import Case
-from noria.diagnosis.causes.data import bad_data, labels
+from noria.diagnosis.causes.data import bad_data, labels, leak
 from noria.diagnosis.causes.model import imbalance, miscalibration
 from noria.diagnosis.causes.purpose import better_baseline, misaligned, no_signal
 from noria.diagnosis.causes.shift import concept_change, covariate_shift, label_shift
@@ -15,6 +15,7 @@ from noria.diagnosis.tested import Tested
 CAUSES: tuple[Callable[[Case], Tested], ...] = (
     bad_data,
     labels,
+    leak,
     software,
     imbalance,
     covariate_shift,

@@ -98,6 +98,23 @@ def _missing(case: Case) -> Check:
     )
 
 
+def leak(case: Case) -> Tested:
+    """A column tells the label by itself: it is known too late in truth, or is the label by another name."""
+    failed = case.failed("no leak")
+    made = [
+        check("columns that know too much", True, subject=f.subject, size=f.estimate, bound=f.bound, detail=f.detail)
+        for f in failed
+    ]
+    if not made:
+        looked = any(one.name == "no leak" for one in case.checks)
+        said = "no column tells the label by itself" if looked else "no gate is among the symptoms"
+        made = [check("columns that know too much", False, detail=said)]
+    names = ", ".join(sorted({one.subject for one in failed if one.subject}))
+    act = f"ask when {names or 'the column'} is known in truth; declare its delay, or leave it out"
+    strength = 0.0 if not failed else 0.9 if len(failed) == len(case.failed()) else 0.7
+    return Tested("leak", "data", act, tuple(made), strength)
+
+
 def labels(case: Case) -> Tested:
     """Labels come later than they did, or fewer of them come."""
     act = "ask the owner of the label's source; if the delay is there to stay, declare a longer `within` or `lateness`"

@@ -57,7 +57,14 @@ def no_signal(case: Case) -> Tested:
     act = "go back to scoping: look for other features or another label, or give the problem to a rule"
     trivial = case.failed("superior to baseline")
     made = [
-        check("beats the base rate", True, subject=one.subject, size=one.estimate, bound=0.0, detail=one.detail)
+        check(
+            "beats the base rate",
+            True,
+            subject=one.subject,
+            size=one.estimate,
+            bound=0.0,
+            detail=f"against {one.subject}: {one.detail}",
+        )
         for one in trivial
         if one.subject.startswith(("prior", "base"))
     ]
@@ -86,7 +93,14 @@ def better_baseline(case: Case) -> Tested:
     """Saying the same as last time knows more than the model: the newest labels hold what the features do not."""
     act = "give the model the last known labels as features, or shorten their delay; until then let the baseline decide"
     made = [
-        check("beats the last label", True, subject=one.subject, size=one.estimate, bound=0.0, detail=one.detail)
+        check(
+            "beats the last label",
+            True,
+            subject=one.subject,
+            size=one.estimate,
+            bound=0.0,
+            detail=f"against {one.subject}: {one.detail}",
+        )
         for one in case.failed("superior to baseline", "backtest on the freshest data")
         if one.subject.split(" ")[0].rstrip(":") in LAST or one.subject in LAST
     ]
@@ -97,8 +111,9 @@ def better_baseline(case: Case) -> Tested:
             )
     if not made:
         made.append(_behind(case))
-    found = any(one.verdict is Verdict.FAIL for one in made)
-    return Tested("better baseline", "scoping", act, tuple(made), 0.75 if found else 0.0)
+    found = [one for one in made if one.verdict is Verdict.FAIL]
+    clear = any(one.estimate is not None and one.estimate.below(0.0) for one in found)
+    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.75 if clear else 0.6)
 
 
 def _behind(case: Case) -> Check:
