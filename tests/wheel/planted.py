@@ -32,10 +32,14 @@ def write(folder: Path = FOLDER) -> None:
     asks = pl.DataFrame({"order": order, "asked_at": asked, "depot": depot, "size": size})
     results = pl.DataFrame({"order": order, "at": known, "failed": failed, "depot": depot})
     hours = start + np.arange(DAYS * 24 + 1).astype("timedelta64[h]")
-    loads = pl.concat(pl.DataFrame({"depot": name, "hour": hours, "load": busy[:, k]}) for k, name in enumerate(["north", "south", "west"]))
+    loads = pl.concat(
+        pl.DataFrame({"depot": name, "hour": hours, "load": busy[:, k]}) for k, name in enumerate(["north", "south", "west"])
+    )
     folder.mkdir(exist_ok=True)
     for name, frame, time in (("orders", asks, "asked_at"), ("results", results, "at"), ("loads", loads, "hour")):
-        frame.with_columns(pl.col(time).dt.replace_time_zone("UTC").cast(zone)).sort(time).write_parquet(folder / f"{name}.parquet")
+        frame.with_columns(pl.col(time).dt.replace_time_zone("UTC").cast(zone)).sort(time).write_parquet(
+            folder / f"{name}.parquet"
+        )
 
 
 orders = nr.Source("orders", "data/orders.parquet", key="order", time="asked_at", owner="sales")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from noria.core import SimulatedClock, parse_time
 from noria.settings import Settings
 from noria.store import Home
 
-
 DECLARATION = Path(__file__).with_name("planted.py")
 START, END = "2021-03-01", "2021-03-21"
 
 
 @pytest.fixture(scope="module")
-def spawn() -> Iterator[Callable[..., int]]:
+def spawn() -> Callable[..., int]:
     """Runs a function in a fresh process and returns its exit code (negative: the signal that ended it)."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["noria.replay", "noria.cli.common"])
@@ -37,7 +36,7 @@ def spawn() -> Iterator[Callable[..., int]]:
         assert child.exitcode is not None
         return child.exitcode
 
-    yield run
+    return run
 
 
 def contents(path: Path) -> tuple[list[Any], dict[str, str]]:
@@ -57,7 +56,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, spawn: Callable[..., i
 
 def test_the_twenty_days_go_round_the_wheel(undisturbed: Path) -> None:
     kinds = {entry[4].__struct_config__.tag for entry in contents(undisturbed)[0]}
-    assert {"charter", "ingested", "cohort_closed", "gated", "rollout_moved", "released", "scored", "monitored", "valued"} <= kinds
+    assert {
+        "charter",
+        "ingested",
+        "cohort_closed",
+        "gated",
+        "rollout_moved",
+        "released",
+        "scored",
+        "monitored",
+        "valued",
+    } <= kinds
 
 
 def test_two_runs_give_the_same_records(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
