@@ -262,11 +262,13 @@ class Story:
         blocks = measure.blocks_of(rows["_time"], "1d")
         loss = stats.row_loss("log_loss", label, score)
         assert loss is not None
-        daily = tuple(float(loss[blocks == b].mean()) for b in np.unique(blocks))
+        days = np.unique(blocks)
+        daily = tuple(float(loss[blocks == b].mean()) for b in days)
+        sizes = tuple(float((blocks == b).sum()) for b in days)
         metric = stats.estimate("log_loss", label, score, blocks)
         return Evaluated(
             candidate=name, part="test", n=len(label), blocks=len(daily), metrics={"log_loss": metric}, value=Estimate(None),
-            calibration=stats.reliability(label, score), daily={"log_loss": daily},
+            calibration=stats.reliability(label, score), daily={"log_loss": daily, "block": tuple(float(b) for b in days), "n": sizes},
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from noria.monitoring.lastlabel import calibrated, last_labels
 from noria.monitoring.reference import bounds, rarely
 from noria.monitoring.windows import found, recent, value_of
 from noria.records import Monitored
+from noria.stats import block_mean
 
 
 def test_before_a_release_windows_hold_volume_and_labels_only(begin: Any, told: Any) -> None:
@@ -54,6 +55,26 @@ def test_outcomes_agree_with_sklearn_and_with_brute_force(begin: Any, told: Any)
         act = frame["_act"].to_numpy()
         worth = np.where((act == 1) & (label == 1), 4.0, np.where(act == 1, -1.0, 0.0)).mean()
         assert value_of(record, "value", "champion") == pytest.approx(worth)
+
+
+def test_the_standard_is_what_the_release_did_at_its_gate(begin: Any, told: Any) -> None:
+    """Its lead over the moving base rate on the test part's days, from the rows; less the margin."""
+    story = begin()
+    world = told.World(rows=80)
+    story.tell(world, 50)
+    story.release(world)
+    story.tell(world, 1)
+    monitoring.watch(story.home, story.system, story.now)
+    signal = found(recent(story.home, "outcomes", 1)[0].signals, "lead", "champion")
+    leads = []
+    for day in range(36, 50):
+        frame, past = story.kept[day], pl.concat(story.kept[day - 28 : day])
+        label = frame["_label"].to_numpy()
+        score = 1 / (1 + np.exp(1.3 - 1.2 * frame["x"].to_numpy()))
+        leads.append(log_loss(label, np.full(len(label), past["_label"].mean())) - log_loss(label, score))
+    expected = block_mean(np.array(leads), np.arange(14))
+    assert signal is not None
+    assert signal.bound == pytest.approx(expected.low - 0.1 * expected.value, rel=1e-6)
 
 
 def brute_last(everything: pl.DataFrame, frame: pl.DataFrame) -> np.ndarray:

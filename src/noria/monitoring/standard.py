@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from noria import stats
 from noria.core import Estimate, Window, duration
+from noria.core.window import EPOCH
 from noria.monitoring.reference import LEAST, rarely, training_of, training_span
 from noria.records import CohortClosed, Entry, Evaluated, Trained
 from noria.store import Home
@@ -28,22 +29,40 @@ def standard(home: Home, system: System, release: str, *, relative: bool) -> flo
     takes the gain over the base rate of the 28 windows before each window, so that a season in which everything is harder to
     predict is no decay.
     """
+    metric = system.objective.metric
     evaluated = _evaluated(home, release)
-    daily = evaluated.daily.get(system.objective.metric, ()) if evaluated is not None else ()
-    if len(daily) < 2:
+    daily = evaluated.daily if evaluated is not None else {}
+    values = np.asarray(daily.get(metric, ()), float)
+    if len(values) < 2:
         return None
-    values = stats.better(system.objective.metric) * np.asarray(daily, float)
-    span = _test_window(home, release)
+    sizes = np.asarray(daily.get("n", ()), float)
+    sizes = sizes if len(sizes) == len(values) else np.ones(len(values))
+    sign = stats.better(metric)
     if relative:
-        base = _base_losses(home, system, span) if span is not None else []
-        if len(base) < 2:
+        base = _base_of_blocks(home, system, release, daily.get("block", ()), len(values))
+        if base is None:
             return None
-        if len(base) == len(values):
-            values = values - stats.better(system.objective.metric) * np.asarray(base)
-        else:
-            values = values - stats.better(system.objective.metric) * float(np.mean(base))
-    made = stats.block_mean(values, np.arange(len(values)), confidence=system.gate.confidence, least=system.gate.blocks)
+        values = values - base
+    keep = np.isfinite(values)
+    made = stats.block_mean(
+        sign * values[keep],
+        np.flatnonzero(keep),
+        weights=sizes[keep],
+        confidence=system.gate.confidence,
+        least=system.gate.blocks,
+    )
     return _bound(made, system.gate.margin)
+
+
+def _base_of_blocks(home: Home, system: System, release: str, blocks: Sequence[float], count: int) -> Floats | None:
+    """What the base rate would have lost in each block of the test part; its mean for all where blocks and windows differ."""
+    span = _test_window(home, release)
+    base = _base_losses(home, system, span) if span is not None else {}
+    if len(base) < 2:
+        return None
+    if len(blocks) == count and duration(system.gate.block) == duration(system.every):
+        return np.array([base.get(int(block), np.nan) for block in blocks])
+    return np.full(count, float(np.mean(list(base.values()))))
 
 
 def _bound(made: Estimate, margin: float) -> float | None:
@@ -72,19 +91,20 @@ def _test_window(home: Home, release: str) -> Window | None:
     return next((part.window for part in training.record.parts if part.name == "test"), None)
 
 
-def _base_losses(home: Home, system: System, span: Window) -> list[float]:
-    """What the base rate of the 28 windows before would have lost in each window of ``span``."""
+def _base_losses(home: Home, system: System, span: Window) -> dict[int, float]:
+    """What the base rate of the 28 windows before would have lost in each window of ``span``, by the number of its block."""
     cohorts: dict[datetime, CohortClosed] = {}
-    for entry in home.ledger.read(CohortClosed, since=span.start - (PAST + 1) * duration(system.every)):
+    every = duration(system.every)
+    for entry in home.ledger.read(CohortClosed, since=span.start - (PAST + 1) * every):
         cohorts[entry.record.window.end] = entry.record
     ordered = [cohorts[end] for end in sorted(cohorts) if cohorts[end].labelled and cohorts[end].mean is not None]
-    losses = []
+    losses = {}
     for place, cohort in enumerate(ordered):
         if cohort.window.start >= span.start and cohort.window.end <= span.end:
             rate = _rate(ordered[max(0, place - PAST) : place])
             loss = base_rate_of(system.objective.metric, rate, cohort.mean) if rate is not None else None
             if loss is not None:
-                losses.append(loss)
+                losses[(cohort.window.end - EPOCH) // every - 1] = loss
     return losses
 
 
