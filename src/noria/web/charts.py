@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import altair as alt
@@ -34,11 +35,11 @@ def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     ]
 
 
-def _x(title: str = "") -> alt.X:
+def _x(scale: alt.Scale | None = None) -> alt.X:
     return alt.X(
         "at:T",
-        title=title or None,
-        scale=alt.Scale(type="utc"),
+        title=None,
+        scale=scale or alt.Scale(type="utc"),
         axis=alt.Axis(format="%b %Y", tickCount=8, grid=False, labelOverlap=True, labelSeparation=14),
     )
 
@@ -133,13 +134,13 @@ def signal(points: Sequence[Point], title: str, name: str) -> Markup:
 LANES = ("release", "rollout", "gate", "training", "diagnosis")
 
 
-def timeline(events: Sequence[Event], spans: Sequence[Span], end: str) -> Markup:
+def timeline(events: Sequence[Event], spans: Sequence[Span], start: datetime, end: datetime) -> Markup:
     """What happened when: a lane each for releases, rollouts, gates, trainings and diagnoses, and alerts as bars."""
     rows = [{"at": e.at.isoformat(), "lane": e.lane, "tone": e.tone, "title": e.title} for e in events if e.lane in LANES]
     bars = [
         {
             "at": s.start.isoformat(),
-            "end": s.end.isoformat() if s.end else end,
+            "end": (s.end or end).isoformat(),
             "lane": "harm alert" if s.harm else "alert",
             "tone": "bad" if s.harm else "unsure",
         }
@@ -155,9 +156,12 @@ def timeline(events: Sequence[Event], spans: Sequence[Span], end: str) -> Markup
         axis=alt.Axis(ticks=False, domain=False, labelFontSize=12, grid=True),
     )
     tone = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=list(TONES), range=list(TONES.values())))
-    marks = alt.Chart(alt.Data(values=rows)).mark_point(size=80, filled=True, opacity=0.85).encode(_x(), y, tone)
+    span = alt.Scale(type="utc", domain=[start.isoformat(), end.isoformat()])
+    marks = alt.Chart(alt.Data(values=rows)).mark_point(size=80, filled=True, opacity=0.85).encode(_x(span), y, tone)
     alerts = (
-        alt.Chart(alt.Data(values=bars)).mark_bar(height=9, opacity=0.45, cornerRadius=3).encode(_x(), alt.X2("end:T"), y, tone)
+        alt.Chart(alt.Data(values=bars))
+        .mark_bar(height=9, opacity=0.45, cornerRadius=3)
+        .encode(_x(span), alt.X2("end:T"), y, tone)
     )
     return _drawn(
         alt.layer(alerts, marks).properties(width=WIDTH - 40, height=30 * max(1, len(present))), "timeline", "What happened when"

@@ -171,16 +171,14 @@ def _business(home: Home, system: System) -> Spoke:
 
 
 def standing(home: Home) -> Back | None:
-    """The newest diagnosis, while one of its symptoms still stands."""
-    last = home.ledger.latest(Diagnosed)
-    if last is None:
-        return None
-    if not any(_stands(home, key, last) for key in last.record.symptoms):
-        return None
-    cause = last.record.causes[0] if last.record.causes else None
-    return Back(
-        last.record.back_to, last.at, cause.name if cause else "unknown", cause.act if cause else last.record.account, last.id
-    )
+    """The newest diagnosis of which a symptom still stands."""
+    for entry in reversed(home.ledger.read(Diagnosed, newest=8)):
+        found = entry.record
+        if any(_stands(home, key, entry) for key in found.symptoms):
+            first = found.causes[0] if found.causes and found.causes[0].verdict is Verdict.FAIL else None
+            cause, act = (first.name, first.act) if first else ("no cause was found at work", found.account)
+            return Back(found.back_to, entry.at, cause, act, entry.id)
+    return None
 
 
 def _stands(home: Home, key: str, diagnosis: Entry[Diagnosed]) -> bool:

@@ -16,6 +16,7 @@ from noria.core import Estimate
 from noria.records import (
     Blocked,
     Charter,
+    Declared,
     Diagnosed,
     Entry,
     Evaluated,
@@ -139,6 +140,7 @@ def _charts(home: Home, system: System, state: facts.Wheel) -> dict[str, Any]:
     value = series.weekly_value(home, confidence=confidence)
     performance = series.weekly_performance(home, metric, confidence=confidence)
     drift = series.drift(home)
+    began = min([state.at, *(entry.at for entry in home.ledger.read(Declared))]) if state.at else None
     events, spans, months = facts.events(home), facts.alert_spans(home), facts.maturity(home)
     champion = card(home)
     bins = champion.evaluated.record.calibration if champion and champion.evaluated else ()
@@ -150,7 +152,7 @@ def _charts(home: Home, system: System, state: facts.Wheel) -> dict[str, Any]:
         else "",
         "performance_chart": charts.banded(performance, title, "performance", f"{title} over time") if performance else "",
         "drift_chart": charts.signal(drift, "largest drift / its bound", "drift") if drift else "",
-        "timeline_chart": charts.timeline(events, spans, state.at.isoformat()) if state.at and (events or spans) else "",
+        "timeline_chart": charts.timeline(events, spans, began, state.at) if began and state.at and events else "",
         "labels_chart": charts.labels(months) if months else "",
         "calibration_chart": charts.calibration(bins) if bins else "",
     }
