@@ -60,30 +60,9 @@ def fitted(kind: str, label: Floats, score: Floats) -> Calibration:
         return Calibration("temperature", slope=_temperature(label, score))
     if kind == "isotonic":
         return _isotonic(label, score)
-    slope, offset = _platt(label, score)
-    # a falling curve would turn the model round: that is not a repair
+    offset, slope = (float(f"{b:.9g}") for b in stats.logistic_fit(np.column_stack([np.ones(len(score)), logit(score)]), label))
+    # a falling curve would turn the model round, and one that does not exist cannot be drawn: neither is a repair
     return Calibration("platt", slope, offset) if slope > 0 else Calibration()
-
-
-def _platt(label: Floats, score: Floats) -> tuple[float, float]:
-    """Slope and offset of a logistic curve through the log-odds, by Newton's method with steps that are halved until they help."""
-    x = np.column_stack([logit(score), np.ones(len(score))])
-
-    def loss(beta: Floats) -> float:
-        margin = x @ beta
-        return float((np.logaddexp(0.0, margin) - label * margin).sum())
-
-    beta = np.array([1.0, 0.0])
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(x @ beta, -40, 40)))
-        bread = x.T @ (x * (p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
-        step = np.linalg.solve(bread, x.T @ (label - p))
-        while loss(beta + step) > loss(beta) and np.abs(step).max() > 1e-12:
-            step = step / 2
-        beta = beta + step
-        if np.abs(step).max() < 1e-10:
-            break
-    return float(f"{beta[0]:.9g}"), float(f"{beta[1]:.9g}")
 
 
 def _isotonic(label: Floats, score: Floats) -> Calibration:

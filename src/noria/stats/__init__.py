@@ -1,6 +1,6 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
-from noria.stats.calibration import calibration_test, ece, reliability
+from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
@@ -27,6 +27,7 @@ __all__ = [
     "inflation",
     "jensen_shannon",
     "ks",
+    "logistic_fit",
     "mean_error",
     "mean_sequence",
     "metric_named",

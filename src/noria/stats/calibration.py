@@ -64,22 +64,44 @@ def calibration_test(
     return {"offset": offset, "slope": slope}
 
 
-def _slope(label: Floats, logit: Floats, blocks: Ints, confidence: float, least: int) -> Estimate:
-    design = np.column_stack([np.ones_like(logit), logit])
-    beta = np.array([0.0, 1.0])
-    bread = np.eye(2)
-    for _ in range(50):
-        fitted = 1 / (1 + np.exp(-np.clip(design @ beta, -40, 40)))
+def logistic_fit(design: Floats, label: Floats) -> Floats:
+    """The coefficients of a logistic regression of ``label`` (0 or 1) on the columns of ``design`` (n, k).
+
+    Newton's method from the identity (the last column's coefficient 1, the others 0), each step halved until it helps. NaN where
+    the columns cannot tell the coefficients apart, or separate the labels perfectly.
+    """
+
+    def loss(beta: Floats) -> float:
+        margin = design @ beta
+        return float((np.logaddexp(0.0, margin) - label * margin).sum())
+
+    beta = np.zeros(design.shape[1])
+    beta[-1] = 1.0
+    for _ in range(100):
+        fitted = _sigmoid(design @ beta)
         bread = design.T @ (design * (fitted * (1 - fitted))[:, None])
         if not np.isfinite(bread).all() or np.linalg.cond(bread) > 1e12:
-            return Estimate(None)
+            return np.full_like(beta, np.nan)
         step = np.linalg.solve(bread, design.T @ (label - fitted))
+        while loss(beta + step) > loss(beta) and np.abs(step).max() > 1e-12:
+            step = step / 2
         beta = beta + step
         if np.abs(step).max() < 1e-10:
-            break
-    else:
+            return beta
+    return np.full_like(beta, np.nan)
+
+
+def _sigmoid(margin: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(margin, -40, 40))))
+
+
+def _slope(label: Floats, logit: Floats, blocks: Ints, confidence: float, least: int) -> Estimate:
+    design = np.column_stack([np.ones_like(logit), logit])
+    beta = logistic_fit(design, label)
+    if not np.isfinite(beta).all():
         return Estimate(None)
-    fitted = 1 / (1 + np.exp(-np.clip(design @ beta, -40, 40)))
+    fitted = _sigmoid(design @ beta)
+    bread = design.T @ (design * (fitted * (1 - fitted))[:, None])
     influence = (design * (label - fitted)[:, None]) @ np.linalg.inv(bread)[1]
     (sums,) = block_sums(blocks, influence)
     return around(float(beta[1]), sums * len(sums), confidence=confidence, least=least)

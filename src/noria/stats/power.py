@@ -35,7 +35,7 @@ def blocks_needed(
     Returns ``None`` when it takes more than ``most`` blocks or the effect is 0.
 
     >>> blocks_needed(1.0, 0.4, sequential=False), blocks_needed(1.0, 0.4)
-    (51, 98)
+    (51, 102)
     """
     if not effect or sd < 0 or not math.isfinite(sd):
         return None

@@ -19,7 +19,7 @@ def half_width(blocks: float, error: float, prior: float = PRIOR) -> float:
     Infinite while the blocks cannot exclude anything.
 
     >>> round(half_width(30, 0.05), 3), round(half_width(90, 0.05), 3)
-    (0.629, 0.327)
+    (0.595, 0.335)
     """
     degrees = blocks - 1
     if degrees <= 0:
@@ -77,7 +77,7 @@ def mean_sequence(
     strong skewness of whole days would do, mostly on the side of the long tail.
 
     >>> print(mean_sequence(np.array([1.0, 2.0, 1.5, 1.2, 1.8, 2.2, 1.1, 1.4, 1.7, 1.6, 1.3, 1.9])))
-    1.558 [0.8586, 2.258]
+    1.558 [1.123, 1.994]
     """
     values = np.asarray(block_means, float)
     weights = np.ones(len(values)) if block_weights is None else np.asarray(block_weights, float)
