@@ -60,6 +60,10 @@ def test_takes_what_became_known_and_nothing_of_the_future(world: Any) -> None:
     assert lake(world)["_known"].to_list() == [START + h * HOUR for h in (3, 25, 27)]
     assert data.ingest(world.home, made, world.at(START + 2 * DAY)) == []
     assert second[0].key == f"ingest/came/{(START + 2 * DAY).isoformat()}"
+    for hour in (48.5, 48.6, 48.99):
+        assert data.ingest(world.home, made, world.at(START + hour * HOUR)) == []
+    assert [e.record.accepted for e in data.ingest(world.home, made, world.at(START + 49 * HOUR))] == [1]
+    assert [e.record.accepted for e in data.ingest(world.home, made, world.at(START + 80 * HOUR))] == [1]
 
 
 def test_every_reason_is_counted_and_nothing_is_lost(world: Any) -> None:

@@ -19,7 +19,7 @@ import msgspec
 import polars as pl
 
 from noria.core import DataFault, NoriaError, digest
-from noria.core.window import micros
+from noria.core.window import from_micros, micros
 from noria.data import readers
 from noria.data.columns import fits, paths, quoted, text
 from noria.data.readers import BAD, Piece, Place
@@ -48,12 +48,14 @@ class Shelf(msgspec.Struct):
     """What is known of a source's files, beside the ledger: it saves reading, and may be lost.
 
     ``seen`` are the contents taken in so far (name → sha256); ``pending`` those that count as seen once the record ``key`` is in the ledger.
+    ``quiet`` says until when a seen file has nothing new: then it is not even opened.
     """
 
     pieces: dict[str, Piece] = {}
     seen: dict[str, str] = {}
     key: str = ""
     pending: dict[str, str] = {}
+    quiet: dict[str, datetime] = {}
 
 
 @dataclass
@@ -108,7 +110,7 @@ def ingest(home: Home, system: System, now: datetime) -> list[Entry[Ingested]]:
     made = _written(home, [some for some in taken if some.received], now)
     for some in taken:
         if not some.received and some.shelf.seen != _contents(some.pieces):
-            some.shelf.seen = _contents(some.pieces)
+            some.shelf.seen, some.shelf.quiet = _contents(some.pieces), {}
             _save(home, some.source, some.shelf)
     return made
 
@@ -189,18 +191,31 @@ def _taken(home: Home, source: Source, folder: Path, now: datetime, horizon: dat
     first = home.ledger.latest(Ingested, prefix=f"ingest/{source.name}/") is None
     cursor = None if first else horizon
     taken = Taken(source, cursor, now, shelf, pieces, columns, frozen_entry, changes)
-    due = {name: piece for name, piece in pieces.items() if _is_due(piece, shelf.seen.get(name), cursor, now)}
+    due = {name: piece for name, piece in pieces.items() if _is_due(piece, shelf, cursor, now)}
     if due:
         _sort_out(home, taken, due)
+        if not taken.received and all(shelf.seen.get(name) == piece.sha256 for name, piece in due.items()):
+            shelf.quiet |= {name: _next(home, source, piece, now) for name, piece in due.items()}
+            _save(home, source, shelf)
     return taken
 
 
-def _is_due(piece: Piece, seen: str | None, cursor: datetime | None, now: datetime) -> bool:
+def _next(home: Home, source: Source, piece: Piece, now: datetime) -> datetime:
+    """When the next row of a file becomes known."""
+    known = readers.known_sql(source)
+    after = f"{known} > make_timestamptz({micros(now)})"
+    found = reader_of(home)(f"select epoch_us(min({known})) from read_parquet({paths([piece.path])}) where {after}").item()
+    return now + FAR if found is None else min(from_micros(found), now + FAR)
+
+
+def _is_due(piece: Piece, shelf: Shelf, cursor: datetime | None, now: datetime) -> bool:
     """Whether a file can hold rows for this turn."""
     if not piece.rows:
         return False
-    if seen != piece.sha256 or cursor is None:
+    if shelf.seen.get(piece.name) != piece.sha256 or cursor is None:
         return True
+    if piece.name in shelf.quiet and now < shelf.quiet[piece.name]:
+        return False
     return piece.high is not None and piece.low is not None and piece.high > cursor and piece.low <= now
 
 
@@ -409,7 +424,8 @@ def _written(home: Home, taken: list[Taken], now: datetime) -> list[Entry[Ingest
     for some in taken:
         commit = commits.get(some.source.name)
         items.append((_record(some, now, commit.rows if commit else ""), f"ingest/{some.source.name}/{now.isoformat()}", [schemas[some.source.name]]))
-        if some.shelf.seen != _contents(some.pieces):
+        if some.shelf.seen != _contents(some.pieces) or some.shelf.quiet:
+            some.shelf.quiet = {}
             some.shelf.key, some.shelf.pending = items[-1][1], _contents(some.pieces)
             _save(home, some.source, some.shelf)
     return home.commit_all(items, tables=tables)  # type: ignore[return-value]  # all of these are Ingested
