@@ -280,6 +280,37 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     assert made[0]["spread"].std() > 0
 
 
+def event(known: datetime, x: float, *, time: datetime = T0, row: str = "r") -> dict[str, Any]:
+    return {"group": "a", "k": 1, "x": x, "y": x, "word": None, ODD: None, "_time": time, "_known": known, "_row": row}
+
+
+@pytest.mark.parametrize("way", ["tiles", "pairs"])
+def test_the_edges_are_where_the_definition_has_them(engine: Engine, way: Way) -> None:
+    at = [T0, T0 + MICRO, T0 + timedelta(minutes=45), T0 + timedelta(minutes=45) + MICRO, T0 + timedelta(minutes=29), T0 - MICRO]
+    spine = spine_of([{"select": "a", "k": 1, ODD: 0, "_time": moment} for moment in at])
+    made = run(engine, [event(T0, 5.0)], spine, way)
+    assert made["last_x"].to_list() == [5.0, 5.0, 5.0, None, 5.0, None]  # 45 minutes old counts, a microsecond more does not
+    early = spine_of([{"select": "a", "k": 1, ODD: 0, "_time": T0 + timedelta(minutes=3)}])
+    soon = run(engine, [event(T0 + timedelta(minutes=5), 5.0)], early, way)  # the same tile, but not known yet
+    assert soon.row(0, named=True)["odd.events-1_count_by_select_30m"] == 0.0
+    # known at T0: in the tile that ends there, so 30 minutes of it are over at T0 + 30 min (floor(t) - W < known)
+    moments = [T0 + timedelta(minutes=30) - MICRO, T0 + timedelta(minutes=30), T0 + timedelta(minutes=20)]
+    spine = spine_of([{"select": "a", "k": 1, ODD: 0, "_time": moment} for moment in moments])
+    for known, want in ((T0, [1.0, 0.0, 1.0]), (T0 + MICRO, [1.0, 1.0, 1.0]), (T0 - MICRO, [1.0, 0.0, 1.0])):
+        assert run(engine, [event(known, 5.0)], spine, way)["odd.events-1_count_by_select_30m"].to_list() == want
+
+
+@pytest.mark.parametrize("way", ["tiles", "pairs"])
+def test_of_rows_known_at_once_the_one_that_happened_last_is_the_newest(engine: Engine, way: Way) -> None:
+    spine = spine_of([{"select": "a", "k": 1, ODD: 0, "_time": T0}])
+    before = T0 - timedelta(hours=1)
+    by_time = [event(T0, 1.0, time=T0, row="a"), event(T0, 2.0, time=before, row="z")]
+    by_content = [event(T0, 3.0, row="a"), event(T0, 4.0, row="b"), event(before, 9.0, time=T0, row="z")]
+    for history, want in ((by_time, 1.0), (by_content, 4.0)):
+        for rows in (history, history[::-1]):
+            assert run(engine, rows, spine, way)["last_x"].to_list() == [want]
+
+
 # ------------------------------------------------------------------------------------------------------------ in the home
 
 

@@ -306,6 +306,11 @@ class _Windows:
         texts = dict.fromkeys(column.feature.expr for column in columns)
         self.states = [_State(source.number(text), [c for c in columns if c.feature.expr == text]) for text in texts]
         self.parts = [part for state in self.states for part in state.parts]
+        self.squares = [state for state in self.states if any(name.startswith("_q") for name, _, _ in state.parts)]
+
+    def merged(self, group: str) -> str:
+        """The name of the step with the merged state: the group's own, unless ``std`` needs one more."""
+        return f"{group}_merged" if self.squares else group
 
     @staticmethod
     def _length(column: FeatureColumn) -> int:
@@ -359,12 +364,11 @@ def _tiles(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[l
         f"  UNION ALL SELECT {slots}, _t, {nulls}, _n FROM {group}_asked)",
         f"{group}_open AS (SELECT {slots}, _n, {opened} FROM {group}_all\n"
         f"  WINDOW w AS ({keys.partition('_tile')}ORDER BY _at RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW))",
-        f"{group}_merged AS (SELECT b._n{_merged(parts, len(w.lengths))}\n"
+        f"{w.merged(group)} AS (SELECT b._n{_merged(parts, len(w.lengths))}\n"
         f"  FROM (SELECT * FROM {group}_open WHERE _n IS NOT NULL) AS b\n"
         f"  JOIN (SELECT * FROM {group}_closed WHERE _slot = 1) AS a ON {keys.match}a._tile = b._tile)",
-        f"{group} AS (SELECT *{_centres(w.states, len(w.lengths))} FROM {group}_merged)",
     ]
-    return steps, w.values(group)
+    return [*steps, *_centred(group, w)], w.values(group)
 
 
 def _pairs(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[list[str], dict[str, str]]:
@@ -378,11 +382,10 @@ def _pairs(group: str, source: _Source, columns: list[FeatureColumn]) -> tuple[l
             whole = f"CAST(COALESCE(SUM({part}), 0) AS DECIMAL(38, 0))" if how == "SUM" else f"{how}({part})"
             merged += f", {whole} AS {name}_{number}"
     steps = [
-        f"{group}_merged AS (SELECT a._n{merged}\n  FROM ({w.asked}) AS a JOIN ({w.rows()}) AS b\n"
+        f"{w.merged(group)} AS (SELECT a._n{merged}\n  FROM ({w.asked}) AS a JOIN ({w.rows()}) AS b\n"
         f"  ON {w.keys.match}b._at <= a._t AND b._tile >= a._tile - {longest // w.tile} GROUP BY a._n)",
-        f"{group} AS (SELECT *{_centres(w.states, len(w.lengths))} FROM {group}_merged)",
     ]
-    return steps, w.values(group)
+    return [*steps, *_centred(group, w)], w.values(group)
 
 
 def _merged(parts: list[tuple[str, str, str]], lengths: int) -> str:
@@ -399,15 +402,17 @@ def _merged(parts: list[tuple[str, str, str]], lengths: int) -> str:
     return "".join(merged)
 
 
-def _centres(states: list[_State], lengths: int) -> str:
-    """For ``std``: a whole number near the mean, around which squares can be taken without loss."""
-    return "".join(
+def _centred(group: str, w: _Windows) -> list[str]:
+    """For ``std`` one more step: a whole number near each mean, around which squares can be taken without loss."""
+    if not w.squares:
+        return []
+    centres = "".join(
         f", CAST(ROUND(CAST(_s{state.number}_{at} AS DOUBLE) / NULLIF(CAST(_c{state.number}_{at} AS DOUBLE), 0)) AS DECIMAL(38, 0))"
         f" AS _m{state.number}_{at}"
-        for state in states
-        for at in range(lengths)
-        if any(name.startswith("_q") for name, _, _ in state.parts)
+        for state in w.squares
+        for at in range(len(w.lengths))
     )
+    return [f"{group} AS (SELECT *{centres} FROM {w.merged(group)})"]
 
 
 def _value(group: str, column: FeatureColumn, at: str) -> str:
