@@ -291,7 +291,7 @@ def test_the_edges_are_where_the_definition_has_them(engine: Engine, way: Way) -
     made = run(engine, [event(T0, 5.0)], spine, way)
     assert made["last_x"].to_list() == [5.0, 5.0, 5.0, None, 5.0, None]  # 45 minutes old counts, a microsecond more does not
     early = spine_of([{"select": "a", "k": 1, ODD: 0, "_time": T0 + timedelta(minutes=3)}])
-    soon = run(engine, [event(T0 + timedelta(minutes=5), 5.0)], early, way)  # the same tile, but not known yet
+    soon = run(engine, [event(T0 + timedelta(minutes=5), 5.0)], early, way, bounded=False)  # the same tile, but not known yet
     assert soon.row(0, named=True)["odd.events-1_count_by_select_30m"] == 0.0
     # known at T0: in the tile that ends there, so 30 minutes of it are over at T0 + 30 min (floor(t) - W < known)
     moments = [T0 + timedelta(minutes=30) - MICRO, T0 + timedelta(minutes=30), T0 + timedelta(minutes=20)]
