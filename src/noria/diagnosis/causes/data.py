@@ -118,13 +118,13 @@ def leak(case: Case) -> Tested:
 def labels(case: Case) -> Tested:
     """Labels come later than they did, or fewer of them come."""
     act = "ask the owner of the label's source; if the delay is there to stay, declare a longer `within` or `lateness`"
-    recent = [c for c in case.cohorts if c.window.start >= case.window.start]
-    earlier = [c for c in case.cohorts if c.window.start < case.window.start]
+    recent = [c for c in case.cohorts if c.n and c.window.start >= case.window.start]
+    earlier = [c for c in case.cohorts if c.n and c.window.start < case.window.start]
     if len(earlier) < LEAST or not recent:
         return Tested(
             "late or missing labels", "data", act, (check("label coverage", None), check("label delay", None)), blocks=True
         )
-    shares = [[c.labelled / c.n for c in some if c.n] for some in (recent, earlier)]
+    shares = [[c.labelled / c.n for c in some] for some in (recent, earlier)]
     coverage, usual = (float(np.median(share)) for share in shares)
     lowest = min(float(np.quantile(shares[1], 0.02)), usual - LABELLED)
     said = f"{coverage:.1%} of the predictions got a label, {usual:.1%} before"
@@ -135,10 +135,10 @@ def labels(case: Case) -> Tested:
         bound = max(DELAY * past, float(np.quantile(delays[1], 0.98)))
         said = f"nine of ten labels came within {now:.3g} h, within {past:.3g} h before"
         made.append(check("label delay", now > bound, size=Estimate(now, n=len(delays[0])), bound=bound, detail=said))
-    silent = [sum(c.silent for c in some) / max(sum(c.labelled for c in some), 1) for some in (recent, earlier)]
-    by_day = [c.silent / c.labelled for c in earlier if c.labelled]
-    bound = max(silent[1] + LABELLED, float(np.quantile(by_day, 0.98)) if by_day else 1.0)
-    said = f"{silent[0]:.1%} of the labels were made by silence, {silent[1]:.1%} before"
-    made.append(check("silence", silent[0] > bound, size=Estimate(silent[0], n=len(recent)), bound=bound, detail=said))
+    silent = [[c.silent / c.labelled for c in some if c.labelled] for some in (recent, earlier)]
+    now, past = (float(np.median(shares)) if shares else 0.0 for shares in silent)
+    bound = max(past + LABELLED, float(np.quantile(silent[1], 0.98)) if silent[1] else 1.0)
+    said = f"{now:.1%} of the labels were made by silence, {past:.1%} before"
+    made.append(check("silence", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said))
     found = any(one.verdict is Verdict.FAIL for one in made)
     return Tested("late or missing labels", "data", act, tuple(made), 0.8 if found else 0.0, blocks=True)
