@@ -86,15 +86,18 @@ def money(points: Sequence[Point], currency: str) -> Markup:
 
 
 def banded(points: Sequence[Point], title: str, name: str, describe: str) -> Markup:
-    """Lines over time; the first series has its interval as a band."""
+    """Lines over time; the first series has its interval as a band, cut where it would dwarf the lines."""
     first = next((each for each in COLOURS if any(point.series == each for point in points)), "")
+    values = [point.value for point in points]
+    room = 0.4 * (max(values) - min(values)) or 1.0
+    scale = alt.Scale(domain=[min(values) - room, max(values) + room], zero=False, nice=True)
     rows = [row for row in _rows(points) if row["low"] is not None and row["series"] == first]
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=False))
     band = (
         alt.Chart(alt.Data(values=rows))
-        .mark_area(opacity=0.18, color=COLOURS.get(first, INK))
-        .encode(_x(), alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), alt.Y2("high:Q"))
+        .mark_area(opacity=0.18, color=COLOURS.get(first, INK), clip=True)
+        .encode(_x(), alt.Y("low:Q", title=title, scale=scale), alt.Y2("high:Q"))
     )
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=6), scale=scale)
     lines = (
         alt.Chart(alt.Data(values=_rows(points)))
         .mark_line(strokeWidth=2)
@@ -108,27 +111,25 @@ def _scale(points: Sequence[Point]) -> alt.Scale:
     return alt.Scale(domain=names, range=[COLOURS[name] for name in names])
 
 
-def signal(points: Sequence[Point], title: str, name: str) -> Markup:
-    """One number over time with its bound (a dashed line) where it has one; light points and a running line."""
-    rows = _rows(points)
+CEILING = 3.0
+"""Drift beyond this many bounds is drawn here, or one wild day would flatten the year."""
+
+
+def drift(points: Sequence[Point]) -> Markup:
+    """The largest drift of each window in units of its bound, its mean over two weeks, and the bound itself (dashed)."""
+    rows = [row | {"value": min(row["value"], CEILING)} for row in _rows(points)]
     base = alt.Chart(alt.Data(values=rows))
-    dots = base.mark_circle(size=9, opacity=0.35, color=COLOURS["this system"]).encode(
-        _x(), alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    dots = base.mark_circle(size=9, opacity=0.35, color=COLOURS["model"]).encode(
+        _x(), alt.Y("value:Q", title="largest drift / its bound")
     )
     line = (
         base.transform_window(mean="mean(value)", frame=[-13, 0], sort=[alt.SortField("at")])
-        .mark_line(strokeWidth=2, color=COLOURS["this system"])
+        .mark_line(strokeWidth=2, color=COLOURS["model"])
         .encode(_x(), alt.Y("mean:Q"))
     )
-    layers = [dots, line]
-    bounded = [row for row in rows if row["high"] is not None]
-    if bounded:
-        layers.append(
-            alt.Chart(alt.Data(values=bounded))
-            .mark_line(strokeDash=[4, 4], strokeWidth=1.2, color=TONES["bad"])
-            .encode(_x(), alt.Y("high:Q"))
-        )
-    return _drawn(alt.layer(*layers).properties(width=WIDTH, height=170), name, f"{title} over time")
+    bound = alt.Chart(alt.Data(values=[{"bound": 1.0}])).mark_rule(strokeDash=[4, 4], strokeWidth=1.2, color=TONES["bad"])
+    layers = alt.layer(dots, line, bound.encode(alt.Y("bound:Q")))
+    return _drawn(layers.properties(width=WIDTH, height=170), "drift", "The largest drift over time")
 
 
 LANES = ("release", "rollout", "gate", "training", "diagnosis")

@@ -151,7 +151,7 @@ def _charts(home: Home, system: System, state: facts.Wheel) -> dict[str, Any]:
         if value
         else "",
         "performance_chart": charts.banded(performance, title, "performance", f"{title} over time") if performance else "",
-        "drift_chart": charts.signal(drift, "largest drift / its bound", "drift") if drift else "",
+        "drift_chart": charts.drift(drift) if drift else "",
         "timeline_chart": charts.timeline(events, spans, began, state.at) if began and state.at and events else "",
         "labels_chart": charts.labels(months) if months else "",
         "calibration_chart": charts.calibration(bins) if bins else "",
