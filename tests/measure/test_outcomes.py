@@ -64,19 +64,6 @@ def test_a_window_is_half_open_and_columns_can_be_chosen(written, declare):
     assert "_act" not in found.columns
 
 
-def test_unseen_is_missing_and_never_negative(written, declare):
-    acts = pl.Series([1.0, 0.0, None, None])
-    rows = asked(0, _act=acts)
-    written.predictions(rows)
-    came = labels(rows, [0, 0, 1, 0]).with_columns(
-        _known=pl.Series([None, None, START + DAY, None], dtype=pl.Datetime("us", "UTC"))
-    )
-    written.outcomes(came, 0)
-    assert closed(written.home, declare(observed_when="act"))["_label"].to_list() == [0, None, 1, None]
-    assert closed(written.home, declare(observed_when="act and x < 0"))["_label"].to_list() == [None, None, 1, None]
-    assert closed(written.home, declare())["_label"].to_list() == [0, 0, 1, 0]
-
-
 def test_shadow_scores_come_by_release(written, declare):
     rows = asked(0)
     written.predictions(rows)

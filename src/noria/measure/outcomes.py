@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -61,8 +61,8 @@ def closed(
     shadow_of:
         A bundle: only rows where it scored in shadow, with ``_shadow_score``, ``_shadow_scores`` and ``_shadow_act``.
 
-    Returns rows in the order of (``_time``, ``_id``) with ``_label``, ``_class``, ``_known`` and the declared outcomes. A label declared with
-    ``observed_when`` is null where it could not be seen: unseen is missing, never negative.
+    Returns rows in the order of (``_time``, ``_id``) with ``_label``, ``_class``, ``_known`` and the declared outcomes. A label that could not
+    be seen (``observed_when``) is null: that was decided when its cohort closed.
     """
     lake, engine = home.lake, home.engine
     asked, found = lake.schema(PREDICTIONS.name), lake.schema(OUTCOMES.name)
@@ -73,7 +73,7 @@ def closed(
     span = (window.start, window.end) if window is not None else (None, None)
     tables = {"p": lake.scan(PREDICTIONS.name, _time=span), "o": lake.scan(OUTCOMES.name, _time=span)}
     picked = [f'p."{name}"' for name in chosen]
-    picked += [f"{_seen(system, asked, part)} as {part}" for part in ("_label", "_class")]
+    picked += ["o._label", "o._class"]
     outcomes = [f'o."{name}"' for name in found if name not in OUTCOMES.columns and name not in chosen]
     picked += ["o._known", *outcomes]
     joins = "join newest o on p._id = o._id"
@@ -101,27 +101,6 @@ def _within(alias: str, window: Window | None) -> str:
         return "true"
     start, end = micros(window.start), micros(window.end)
     return f"epoch_us({alias}._time) > {start} and epoch_us({alias}._time) <= {end}"
-
-
-def _seen(system: System, asked: dict[str, pl.DataType], part: str) -> str:
-    """The label where it could be seen. Without a logged act it counts as seen when it came, and not when silence made it."""
-    condition = system.label.observed_when
-    if not condition:
-        return f"o.{part}"
-    import sqlglot
-    from sqlglot import exp
-
-    names = {name.lower(): name for name in asked}
-
-    def place(node: Any) -> Any:
-        if isinstance(node, exp.Column) and node.name.lower() == "act":
-            return sqlglot.parse_one("(p._act > 0)", read="duckdb")
-        if isinstance(node, exp.Column) and not node.table and node.name.lower() in names:
-            return exp.column(names[node.name.lower()], table="p", quoted=True)
-        return node
-
-    tree = sqlglot.parse_one(condition, read="duckdb").transform(place).sql(dialect="duckdb")
-    return f"case when p._act is null then case when o._known is not null then o.{part} end when ({tree}) then o.{part} end"
 
 
 def _nothing(system: System, columns: Sequence[str] | None, shadow_of: str | None) -> pl.DataFrame:
