@@ -63,9 +63,9 @@ def _drawn(chart: Any, name: str, describe: str) -> Markup:
         .configure_text(color=INK)
     )
     svg = vl_convert.vegalite_to_svg(configured.to_dict(), vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
+    ids = dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg))  # the renderer numbers them over the life of the process
+    for place, old in enumerate(ids):
+        svg = re.sub(rf'(\bid="|url\(#|href="#){re.escape(old)}(?=["\)])', rf"\g<1>{name}-{place}", svg)
     svg = re.sub(r'<svg([^>]*?) width="[\d.]+" height="[\d.]+"', r"<svg\1", svg, count=1)
     return Markup('<figure class="chart" role="img" aria-label="{}">{}</figure>').format(describe, Markup(svg))
 
