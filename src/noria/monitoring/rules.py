@@ -90,6 +90,8 @@ class Sequel:
 def below(points: Sequence[Point], bound: float, every: timedelta, *, error: float = ERROR) -> Sequel | None:
     """Whether the mean of the windows' numbers has gone below ``bound``; ``None`` without a window.
 
+    It is over when the mean of the last 7 windows and that of the last 14 are back, so that one good week does not end it.
+
     The false alarms of this rule are counted by simulation in ``tests/monitoring/test_rules.py``.
     """
     points = [point for point in points if np.isfinite(point.value) and point.weight > 0][-MEMORY:]
@@ -106,7 +108,8 @@ def below(points: Sequence[Point], bound: float, every: timedelta, *, error: flo
         if made.below(bound):
             size, since, raised = made, point.start, recent < bound
             break
-    return Sequel(raised, not raised and recent >= bound, since, size)
+    longer = float(np.average(values[-2 * CURRENT :], weights=weights[-2 * CURRENT :]))
+    return Sequel(raised, not raised and min(recent, longer) >= bound, since, size)
 
 
 def _points(windows: Iterable[Monitored], of: Number) -> list[Point]:
