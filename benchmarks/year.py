@@ -23,6 +23,22 @@ from noria.settings import Settings
 from noria.store import Home
 
 FLIGHTS = Path(__file__).parents[1] / "examples" / "flights" / "system.py"
+STEPS = (
+    "data.ingest",
+    "data.verify",
+    "deployment.score",
+    "data.close",
+    "monitoring",
+    "business",
+    "deployment.rollout",
+    "scoping",
+    "diagnosis",
+    "monitoring.retraining",
+    "data.training_set",
+    "development.train",
+    "development.evaluate",
+    "development.gate",
+)
 
 
 def main() -> None:
@@ -45,7 +61,9 @@ def main() -> None:
         (trained if "development" in done.did else months)[f"{done.at:%Y-%m}"].append(passed)
         last = stopwatch()
 
-    home = replay(path, system, parse_time(given.start), parse_time(given.end), timedelta(days=1), settings=settings, on_turn=on_turn)
+    home = replay(
+        path, system, parse_time(given.start), parse_time(given.end), timedelta(days=1), settings=settings, on_turn=on_turn
+    )
     total = stopwatch() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"the year: {total:.1f} s, peak memory {peak:.0f} MB\n")
@@ -55,9 +73,9 @@ def main() -> None:
         tail = f"{len(more):>8}  {statistics.median(more):>18.2f}" if more else ""
         print(f"{month}  {len(months[month]):>5}  {1000 * statistics.median(months[month]):>9.1f}   {tail}")
     print("\nwhere the time goes          seconds   share   calls")
-    spent = home.measurements.totals("turn.")
-    for name, (seconds, calls) in sorted(spent.items(), key=lambda item: -item[1][0]):
-        print(f"  {name.removeprefix('turn.'):<24} {seconds:>8.1f}  {seconds / total:>6.1%}  {calls:>6}")
+    spent = {step: home.measurements.read(f"turn.{step}")["value"] for step in STEPS}
+    for step, seconds in sorted(spent.items(), key=lambda item: -item[1].sum()):
+        print(f"  {step:<24} {seconds.sum():>8.1f}  {seconds.sum() / total:>6.1%}  {len(seconds):>6}")
     home.close()
     idle(path, settings, system, parse_time(given.end))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import hypothesis.strategies as st
@@ -69,7 +70,7 @@ def test_microseconds_are_exact(moment: datetime) -> None:
 def test_windows_tile_a_span_without_gap_or_overlap(start: datetime, minutes: int, days: int) -> None:
     every = timedelta(minutes=minutes)
     tiles = list(windows(start, start + timedelta(days=min(days, minutes)), every))
-    assert all(left.end == right.start for left, right in zip(tiles, tiles[1:], strict=False))
+    assert all(left.end == right.start for left, right in itertools.pairwise(tiles))
     assert all(tile.start == floor(tile.start, every) and tile.length == every for tile in tiles)
     if tiles:
         assert timedelta(0) <= tiles[0].start - start < every

@@ -44,20 +44,26 @@ class World:
     def source(self, name: str, rows: pl.DataFrame) -> None:
         """Rows straight into a source's table, with ``_time`` and ``_known``."""
         numbered = rows.with_columns(_row=pl.Series([f"{k:06d}" for k in range(rows.height)], dtype=pl.String))
-        commit = self.home.lake.write(f"source.{name}", numbered.sort("_known", "_time", "_row"), key=f"test/{name}/{self.clock.now()}")
+        commit = self.home.lake.write(
+            f"source.{name}", numbered.sort("_known", "_time", "_row"), key=f"test/{name}/{self.clock.now()}"
+        )
         self._publish(f"test/{name}/{self.clock.now().isoformat()}", commit)
 
     def predict(self, rows: pl.DataFrame, *, features_id: str = "") -> None:
         """Rows into the prediction log; what is not given is null."""
         lacking = [pl.lit(None).cast(kind).alias(c) for c, kind in PREDICTIONS.columns.items() if c not in rows.columns]
         given = rows.with_columns(lacking).with_columns(
-            pl.lit(features_id).alias("_features"), pl.lit("").alias("_release"), pl.lit(self.clock.now()).cast(TIME).alias("_scored_at")
+            pl.lit(features_id).alias("_features"),
+            pl.lit("").alias("_release"),
+            pl.lit(self.clock.now()).cast(TIME).alias("_scored_at"),
         )
         rest = [c for c in rows.columns if c not in PREDICTIONS.columns]
         frame = given.select(*(pl.col(c).cast(kind) for c, kind in PREDICTIONS.columns.items()), *rest).sort("_time", "_id")
         now = self.clock.now()
         commit = self.home.lake.write("predictions", frame, key=f"score/{now.isoformat()}")
-        record = Scored(window=Window(floor(now - DAY, DAY), now), n=frame.height, rows=commit.rows, variants={}, releases={}, acts={})
+        record = Scored(
+            window=Window(floor(now - DAY, DAY), now), n=frame.height, rows=commit.rows, variants={}, releases={}, acts={}
+        )
         self.home.commit(record, key=f"score/{now.isoformat()}", tables=[commit])
 
     def score(self, system: System, window: Window) -> pl.DataFrame:

@@ -217,7 +217,12 @@ def test_damaged_files_are_named(world: Any) -> None:
     frame.write_parquet(path)
     whole = path.read_bytes()
     made = system(world, "came.parquet")
-    for damaged in (whole[: len(whole) // 2], b"", b"PAR1" + b"\0" * 100 + b"PAR1", whole[:-3000] + b"\xff" * 2000 + whole[-1000:]):
+    for damaged in (
+        whole[: len(whole) // 2],
+        b"",
+        b"PAR1" + b"\0" * 100 + b"PAR1",
+        whole[:-3000] + b"\xff" * 2000 + whole[-1000:],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(DataFault, match=r"came\.parquet"):
             data.ingest(world.home, made, world.at(world.clock.now() + HOUR))
@@ -290,7 +295,9 @@ def test_frames_of_every_kind_give_the_same_table(worlds: Callable[[], Any], tmp
     with sqlite3.connect(database) as connection:
         connection.execute("create table t (id text, at text, x real, n integer)")
         stamps = [at.strftime("%Y-%m-%dT%H:%M:%SZ") for at in frame["at"]]
-        connection.executemany("insert into t values (?, ?, ?, ?)", list(zip(frame["id"], stamps, frame["x"], frame["n"], strict=True)))
+        connection.executemany(
+            "insert into t values (?, ?, ?, ?)", list(zip(frame["id"], stamps, frame["x"], frame["n"], strict=True))
+        )
     connection.close()
     pandas = pd.DataFrame({"id": ["a", "b", "c"], "x": [1.5, None, 3.0], "n": [1, 2, 3]})
     pandas.insert(1, "at", pd.to_datetime(["2024-01-01T01:00Z", "2024-01-01T02:00Z", "2024-01-01T03:00Z"]))
@@ -328,7 +335,9 @@ def test_sources_without_data_bring_nothing(world: Any) -> None:
 
 
 def test_known_by_a_column(world: Any) -> None:
-    frame = rows([10, 20, 90], id=["a", "b", "c"], booked=pl.Series([START + 30 * HOUR, None, START + 2 * HOUR], dtype=TIME).to_list())
+    frame = rows(
+        [10, 20, 90], id=["a", "b", "c"], booked=pl.Series([START + 30 * HOUR, None, START + 2 * HOUR], dtype=TIME).to_list()
+    )
     frame = frame.with_columns(pl.col("booked").cast(TIME))
     made = system(world, frame, known="booked")
     [entry] = data.ingest(world.home, made, world.at(START + DAY))
@@ -338,15 +347,21 @@ def test_known_by_a_column(world: Any) -> None:
 
 
 events = st.lists(
-    st.tuples(st.integers(0, 71), st.sampled_from(["a", "b", None]), st.sampled_from([0.0, 1.0, math.nan])), min_size=1, max_size=25
+    st.tuples(st.integers(0, 71), st.sampled_from(["a", "b", None]), st.sampled_from([0.0, 1.0, math.nan])),
+    min_size=1,
+    max_size=25,
 )
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events, st.lists(st.integers(1, 71), max_size=5))
-def test_many_batches_are_one_batch(worlds: Callable[[], Any], found: list[tuple[int, str | None, float]], stops: list[int]) -> None:
+def test_many_batches_are_one_batch(
+    worlds: Callable[[], Any], found: list[tuple[int, str | None, float]], stops: list[int]
+) -> None:
     """However the same rows are cut into turns, the same rows are accepted and put aside, and each is counted once."""
-    frame = rows([e[0] for e in found], id=[e[1] for e in found], x=[e[2] for e in found]).with_columns(pl.col("id").cast(pl.String))
+    frame = rows([e[0] for e in found], id=[e[1] for e in found], x=[e[2] for e in found]).with_columns(
+        pl.col("id").cast(pl.String)
+    )
     tables = []
     for ends in ([72], [*sorted(set(stops)), 72]):
         world = worlds()
@@ -357,7 +372,9 @@ def test_many_batches_are_one_batch(worlds: Callable[[], Any], found: list[tuple
         assert sum(r.received for r in records) == frame.height
         assert all(r.received == r.accepted + r.quarantined == r.accepted + sum(r.reasons.values()) for r in records)
         accepted = lake(world).drop("_row").rows() if "source.came" in world.home.lake.tables() else []
-        aside = sorted(lake(world, "quarantine").select("reason", "row").rows()) if "quarantine" in world.home.lake.tables() else []
+        aside = (
+            sorted(lake(world, "quarantine").select("reason", "row").rows()) if "quarantine" in world.home.lake.tables() else []
+        )
         tables.append((accepted, aside))
         assert data.ingest(world.home, made, world.at(START + 80 * HOUR)) == []
     assert tables[0] == tables[1]

@@ -24,7 +24,9 @@ TIME = pl.Datetime("us", "UTC")
 
 def asked_rows(hours: list[float], keys: list[str], **more: list[Any]) -> pl.DataFrame:
     at = [START + h * HOUR for h in hours]
-    return pl.DataFrame({"_id": [f"{k}@{n}" for n, k in enumerate(keys)], "id": keys, **more}).with_columns(pl.Series("_time", at, dtype=TIME))
+    return pl.DataFrame({"_id": [f"{k}@{n}" for n, k in enumerate(keys)], "id": keys, **more}).with_columns(
+        pl.Series("_time", at, dtype=TIME)
+    )
 
 
 def came_rows(rows: list[tuple[float, float, str, float | None]]) -> pl.DataFrame:
@@ -75,7 +77,10 @@ def test_delays_have_their_quantiles(world: Any) -> None:
     world.predict(asked_rows([0.5] * 6, [f"k{n}" for n in range(6)]))
     [entry] = data.close(world.home, made, world.at(START + 3 * DAY))
     known = [d + 1 - 0.5 for d in delays]
-    expected = {name: round(float(pl.Series(known).quantile(q, "linear") or 0), 6) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
+    expected = {
+        name: round(float(pl.Series(known).quantile(q, "linear") or 0), 6)
+        for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    }
     assert entry.record.delay == expected
     assert entry.record.labelled == 5, "without otherwise, silence is a missing label"
 
@@ -99,7 +104,11 @@ def test_late_rows_revise_only_the_cohorts_whose_labels_they_change(world: Any) 
     data.ingest(world.home, made, world.clock.now())
     entries = data.close(world.home, made, world.clock.now())
     assert [(e.record.window.end, e.record.revision) for e in entries] == [(START + 2 * DAY, 1), (START + 3 * DAY, 1)]
-    assert outcomes(world).filter(pl.col("_revision") == 1).select("_id", "_label").rows() == [("b@1", 1.0), ("c@2", 0.0), ("d@3", 1.0)]
+    assert outcomes(world).filter(pl.col("_revision") == 1).select("_id", "_label").rows() == [
+        ("b@1", 1.0),
+        ("c@2", 0.0),
+        ("d@3", 1.0),
+    ]
     assert outcomes(world).filter(pl.col("_revision") == 0).height == 4, "the old revision is kept"
     assert data.close(world.home, made, world.at(START + 4 * DAY + 2 * HOUR)) == []
     nothing_new = pl.DataFrame({"id": ["a"], "x": [-5.0]}).with_columns(pl.Series("at", [START + 3 * HOUR], dtype=TIME))
@@ -120,7 +129,9 @@ def test_a_prediction_that_came_after_closing_gets_its_label(world: Any) -> None
     data.ingest(world.home, made, first)
     world.score(made, Window(START, first))
     assert len(data.close(world.home, made, first)) == 1
-    more = pl.DataFrame({"id": ["late", "c"], "n": [1, 2]}).with_columns(pl.Series("at", [START + 2 * HOUR, START + 80 * HOUR], dtype=TIME))
+    more = pl.DataFrame({"id": ["late", "c"], "n": [1, 2]}).with_columns(
+        pl.Series("at", [START + 2 * HOUR, START + 80 * HOUR], dtype=TIME)
+    )
     pl.concat([early, more]).write_parquet(path)
     second = world.at(START + 4 * DAY)
     data.ingest(world.home, made, second)
@@ -163,7 +174,10 @@ def test_classes_and_outcomes(world: Any) -> None:
     came = nr.Source("came", key="id", time="at", owner="us")
     made = world.declared(
         label=nr.Label(came, "case when x > 1 then 'big' else 'small' end", within="6h", otherwise="none", task="multiclass"),
-        outcomes={"price": nr.Outcome(came, "x * 2", within="3h", otherwise=0), "word": nr.Outcome(came, "id || '!'", within="6h")},
+        outcomes={
+            "price": nr.Outcome(came, "x * 2", within="3h", otherwise=0),
+            "word": nr.Outcome(came, "id || '!'", within="6h"),
+        },
         candidates=[nr.Last()],
     )
     world.at(START + 3 * DAY)
@@ -197,7 +211,9 @@ class Shape(NamedTuple):
     closing: int
 
 
-shapes = st.builds(Shape, st.sampled_from(["first", "any", "sum", "count"]), st.integers(0, 5), st.integers(1, 20), st.integers(24, 90))
+shapes = st.builds(
+    Shape, st.sampled_from(["first", "any", "sum", "count"]), st.integers(0, 5), st.integers(1, 20), st.integers(24, 90)
+)
 asked_strategy = st.lists(st.tuples(st.integers(0, 40), st.sampled_from("ab")), min_size=1, max_size=8)
 came_strategy = st.lists(
     st.tuples(
@@ -212,7 +228,9 @@ came_strategy = st.lists(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked_strategy, came_strategy, shapes, st.booleans())
-def test_labels_equal_their_definition(worlds: Callable[[], Any], asked: list[Asked], came: list[Came], shape: Shape, silence: bool) -> None:
+def test_labels_equal_their_definition(
+    worlds: Callable[[], Any], asked: list[Asked], came: list[Came], shape: Shape, silence: bool
+) -> None:
     """Brute force over all pairs of rows, with what was known when the cohort closed, restatements included."""
     from noria.data.labels import labelled
 
@@ -221,7 +239,9 @@ def test_labels_equal_their_definition(worlds: Callable[[], Any], asked: list[As
     task = "regression" if how in ("sum", "count") else "binary"
     otherwise: Any = None if not silence else (0.0 if task == "regression" else True)
     expression = "x > 0" if task == "binary" else "x"
-    made = world.declared(**label(expression=expression, how=how, within=f"{within}h", horizon=f"{horizon}h", otherwise=otherwise, task=task))
+    made = world.declared(
+        **label(expression=expression, how=how, within=f"{within}h", horizon=f"{horizon}h", otherwise=otherwise, task=task)
+    )
     rows = [(t, t + delay, key, x) for t, delay, key, x in came]
     now = world.at(START + max(closing, 60) * HOUR)
     if rows:
@@ -239,7 +259,9 @@ def test_labels_equal_their_definition(worlds: Callable[[], Any], asked: list[As
         assert (row["_label"], row["_known"], row["_silent"]) == expected, (row, rows)
 
 
-def definition(rows: list[tuple[int, Came]], asked: int, key: str, shape: Shape, otherwise: Any) -> tuple[float | None, datetime | None, bool]:
+def definition(
+    rows: list[tuple[int, Came]], asked: int, key: str, shape: Shape, otherwise: Any
+) -> tuple[float | None, datetime | None, bool]:
     how, horizon, within, closing = shape
     known = [(n, r) for n, r in rows if r[1] <= closing]
     newest: dict[tuple[str, int], tuple[int, str, int, float | None]] = {}
@@ -247,7 +269,11 @@ def definition(rows: list[tuple[int, Came]], asked: int, key: str, shape: Shape,
     for n, (time, at, k, x) in known:
         if (k, time) not in newest or (at, order[n]) > (newest[k, time][0], newest[k, time][2]):
             newest[k, time] = (at, "", order[n], x)
-    hits = sorted((time, at, place, x) for (k, time), (at, _, place, x) in newest.items() if k == key and asked + horizon < time <= asked + horizon + within)
+    hits = sorted(
+        (time, at, place, x)
+        for (k, time), (at, _, place, x) in newest.items()
+        if k == key and asked + horizon < time <= asked + horizon + within
+    )
     if not hits:
         return (None if otherwise is None else float(otherwise), None, otherwise is not None)
     values = [x for *_, x in hits]

@@ -22,7 +22,9 @@ def frame(hours: list[float], **columns: list[Any]) -> pl.DataFrame:
 
 
 def test_rows_are_asked_in_the_window_of_their_time(world: Any) -> None:
-    asked = nr.Source("asked", frame([1, 24, 25, 49], id=["b", "a", "c", "d"], part=[1, 2, 3, 4], n=[1, 2, 3, 4]), key=("id", "part"), time="at")
+    asked = nr.Source(
+        "asked", frame([1, 24, 25, 49], id=["b", "a", "c", "d"], part=[1, 2, 3, 4], n=[1, 2, 3, 4]), key=("id", "part"), time="at"
+    )
     made = world.declared(asked=asked, label=nr.Label(asked, "n > 0", within="1h"))
     now = world.at(START + 2 * DAY)
     assert data.spine(world.home, made, Window(START, now)).height == 0
@@ -61,7 +63,9 @@ def test_late_and_restated_rows_are_asked_once(world: Any) -> None:
 
 
 def test_rows_known_long_before_they_are_asked(world: Any) -> None:
-    rows = frame([10, 30, 30], id=["a", "b", "c"]).with_columns(pl.Series("booked", [START + h * HOUR for h in (1, 2, 29)], dtype=TIME), n=1)
+    rows = frame([10, 30, 30], id=["a", "b", "c"]).with_columns(
+        pl.Series("booked", [START + h * HOUR for h in (1, 2, 29)], dtype=TIME), n=1
+    )
     made = world.declared(asked=nr.Source("asked", rows, key="id", time="at", known="booked", owner="us"))
     for day in (1, 2):
         data.ingest(world.home, made, world.at(START + day * DAY))
@@ -70,7 +74,12 @@ def test_rows_known_long_before_they_are_asked(world: Any) -> None:
 
 
 def test_entities_on_a_schedule(world: Any) -> None:
-    people = frame([0, 0, 24 * 20, 24 * 40, 24 * 45], who=["a", "b", "c", "b", "a"], active=[True, True, True, False, True], n=[1, 2, 3, 4, 5])
+    people = frame(
+        [0, 0, 24 * 20, 24 * 40, 24 * 45],
+        who=["a", "b", "c", "b", "a"],
+        active=[True, True, True, False, True],
+        n=[1, 2, 3, 4, 5],
+    )
     of = nr.Source("people", people, key="who", time="at", known="1h", owner="us")
     made = world.declared(predict=nr.Every("1mo", of=of, where="active"), features=[of.columns("n")])
     now = world.at(datetime(2024, 4, 1, tzinfo=UTC))

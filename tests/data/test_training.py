@@ -37,7 +37,9 @@ def lived(world: Any, days: int = 20) -> Any:
     random = np.random.default_rng(7)
     at = pl.Series("at", [START + h * HOUR for h in hours], dtype=TIME)
     n = random.integers(0, 5, len(hours))
-    asked = pl.DataFrame({"id": [f"q{k}" for k in range(len(hours))], "shop": ["ab"[k % 2] for k in range(len(hours))], "n": n}).with_columns(at)
+    asked = pl.DataFrame(
+        {"id": [f"q{k}" for k in range(len(hours))], "shop": ["ab"[k % 2] for k in range(len(hours))], "n": n}
+    ).with_columns(at)
     came = pl.DataFrame({"id": asked["id"], "x": (n + random.normal(size=len(hours)) > 2).astype(int)}).with_columns(
         at.dt.offset_by("90m").alias("at")
     )
@@ -129,7 +131,11 @@ def test_features_are_reused_as_served_and_computed_anew_for_another_plan(lived_
     assert found is not None
     asked = made.predict
     other = world.declared(
-        asked=asked, label=made.label, features=[asked.columns("n"), asked.sql("n * n").named("squared")], candidates=made.candidates, parts=PARTS
+        asked=asked,
+        label=made.label,
+        features=[asked.columns("n"), asked.sql("n * n").named("squared")],
+        candidates=made.candidates,
+        parts=PARTS,
     )
     anew = data.training_set(world.home, other, world.clock.now())
     assert anew is not None
@@ -151,10 +157,15 @@ def test_copies_in_two_parts_leave_the_earlier(world: Any) -> None:
     n = list(range(len(ids)))
     for k in copied:
         n[k + 12 * 24] = n[k]
-    asked = nr.Source("asked", pl.DataFrame({"id": ids, "n": n}).with_columns(pl.Series("at", at, dtype=TIME)), key="id", time="at", owner="us")
+    asked = nr.Source(
+        "asked", pl.DataFrame({"id": ids, "n": n}).with_columns(pl.Series("at", at, dtype=TIME)), key="id", time="at", owner="us"
+    )
     came = pl.DataFrame({"id": ids, "x": [k % 2 for k in n]}).with_columns(pl.Series("at", [t + HOUR for t in at], dtype=TIME))
     made = world.declared(
-        asked=asked, label=nr.Label(nr.Source("came", came, key="id", time="at", owner="us"), "x > 0", within="6h"), parts=PARTS, features=[asked.columns("n")]
+        asked=asked,
+        label=nr.Label(nr.Source("came", came, key="id", time="at", owner="us"), "x > 0", within="6h"),
+        parts=PARTS,
+        features=[asked.columns("n")],
     )
     now = world.at(START + 20 * DAY)
     data.ingest(world.home, made, now)
@@ -179,19 +190,25 @@ def test_leaks_of_time_are_refused() -> None:
 def test_what_was_acted_on_is_left_out_and_counted(world: Any) -> None:
     came = nr.Source("came", key="id", time="at", owner="us")
     made = world.declared(label=nr.Label(came, "x > 0", within="6h", affected_by_action=True))
-    closed = pl.DataFrame({"_label": [1.0, None, 0.0, 1.0], "_act": [1.0, 0.0, 0.0, None], "_act_propensity": [0.9, 0.5, 0.25, None]})
+    closed = pl.DataFrame(
+        {"_label": [1.0, None, 0.0, 1.0], "_act": [1.0, 0.0, 0.0, None], "_act_propensity": [0.9, 0.5, 0.25, None]}
+    )
     dropped: dict[str, int] = {}
     kept = _usable(made, closed, dropped)
     assert kept["_weight"].to_list() == [4.0, 1.0]
     assert dropped == {"no label": 1, "acted on": 1}
 
 
-questions = st.lists(st.tuples(st.integers(0, 24 * 5), st.sampled_from("ab"), st.sampled_from([0.0, 1.0, None])), min_size=1, max_size=20)
+questions = st.lists(
+    st.tuples(st.integers(0, 24 * 5), st.sampled_from("ab"), st.sampled_from([0.0, 1.0, None])), min_size=1, max_size=20
+)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(questions, st.integers(1, 30), st.sampled_from(["1d", "7d"]))
-def test_baselines_know_only_labels_that_were_final(worlds: Callable[[], Any], asked: list[tuple[int, str, float | None]], within: int, period: str) -> None:
+def test_baselines_know_only_labels_that_were_final(
+    worlds: Callable[[], Any], asked: list[tuple[int, str, float | None]], within: int, period: str
+) -> None:
     """``Last`` and ``Seasonal`` against their definition, row by row."""
     world = worlds()
     came = nr.Source("came", key="id", time="at", owner="us")
@@ -200,7 +217,13 @@ def test_baselines_know_only_labels_that_were_final(worlds: Callable[[], Any], a
         candidates=[nr.Last(), nr.Last(by="shop"), nr.Seasonal(period, by="shop")],
     )
     world.at(START + 9 * DAY)
-    rows = pl.DataFrame({"_id": [f"q{k:02d}" for k in range(len(asked))], "id": [f"k{k}" for k in range(len(asked))], "shop": [a[1] for a in asked]})
+    rows = pl.DataFrame(
+        {
+            "_id": [f"q{k:02d}" for k in range(len(asked))],
+            "id": [f"k{k}" for k in range(len(asked))],
+            "shop": [a[1] for a in asked],
+        }
+    )
     rows = rows.with_columns(pl.Series("_time", [START + a[0] * HOUR for a in asked], dtype=TIME))
     labels = rows.select("id", x=pl.Series([a[2] for a in asked], dtype=pl.Float64), _time=pl.col("_time") + timedelta(minutes=1))
     world.source("came", labels.with_columns(_known=pl.col("_time")))

@@ -78,7 +78,10 @@ def test_too_few_days_say_nothing() -> None:
 
 Plant = Callable[[pl.DataFrame], pl.DataFrame]
 FAULTS: dict[str, tuple[Plant, tuple[str, str]]] = {
-    "half is missing": (lambda rows: rows.with_columns(pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("x"))), ("missing values", "x")),
+    "half is missing": (
+        lambda rows: rows.with_columns(pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("x"))),
+        ("missing values", "x"),
+    ),
     "another unit": (lambda rows: rows.with_columns(pl.col("x") * 25.4), ("range", "x")),
     "a default value": (lambda rows: rows.with_columns(pl.lit(-99.0).alias("x")), ("level", "x")),
     "other names": (lambda rows: rows.with_columns(pl.col("kind").str.to_uppercase()), ("new categories", "kind")),

@@ -65,7 +65,13 @@ def _guarded(look: Callable[[], list[Problem]], place: str) -> list[Problem]:
     try:
         return look()
     except (TypeError, ValueError, AttributeError, NoriaError) as error:
-        return [Problem(place, f"this cannot be read: {str(error).splitlines()[0]}", "compare the types with the docstrings of noria.system")]
+        return [
+            Problem(
+                place,
+                f"this cannot be read: {str(error).splitlines()[0]}",
+                "compare the types with the docstrings of noria.system",
+            )
+        ]
 
 
 def polars_schema(columns: Mapping[str, str]) -> Schema:
@@ -164,7 +170,11 @@ def _sources(system: System, types: Mapping[str, Mapping[str, str]]) -> Iterator
         if not source.owner.strip():
             yield Problem(f"{place}.owner", "nobody answers for this source", 'write owner="…": the team or person to ask')
         if isinstance(source.data, str) and not source.data.lower().endswith((*readers.PARQUET, *readers.CSV)):
-            yield Problem(f"{place}.data", f"{source.data!r} is neither Parquet nor CSV", f"it may end in {', '.join((*readers.PARQUET, *readers.CSV))}")
+            yield Problem(
+                f"{place}.data",
+                f"{source.data!r} is neither Parquet nor CSV",
+                f"it may end in {', '.join((*readers.PARQUET, *readers.CSV))}",
+            )
         for key in source.keys:
             if name in types and key not in types[name]:
                 yield Problem(f"{place}.key", f"there is no column {key!r}", f"it has {', '.join(sorted(types[name]))}")
@@ -183,14 +193,24 @@ def _predict(system: System) -> Iterator[Problem]:
             yield from span("predict.period", asked.period, positive=True)[1]
         asked = asked.of
     if not isinstance(asked, Source):
-        yield Problem("predict", f"it is a {type(asked).__name__}", "give a Source, Every(period, of=source) or Request(columns, key)")
+        yield Problem(
+            "predict", f"it is a {type(asked).__name__}", "give a Source, Every(period, of=source) or Request(columns, key)"
+        )
         return
     if not asked.keys:
-        yield Problem("predict", f"source {asked.name!r} has no key, so its rows cannot be told apart", f'write Source({asked.name!r}, …, key="…")')
+        yield Problem(
+            "predict",
+            f"source {asked.name!r} has no key, so its rows cannot be told apart",
+            f'write Source({asked.name!r}, …, key="…")',
+        )
     delay = delay_of(asked)
     if isinstance(system.predict, Source) and isinstance(delay, timedelta) and delay:
         message = f"its rows are known {asked.known} after they are asked"
-        yield Problem(f"sources.{asked.name}.known", message, "what is asked at a time has to be known at that time: let time be when it is asked")
+        yield Problem(
+            f"sources.{asked.name}.known",
+            message,
+            "what is asked at a time has to be known at that time: let time be when it is asked",
+        )
 
 
 def _request(asked: Request) -> Iterator[Problem]:
@@ -207,7 +227,11 @@ def _request(asked: Request) -> Iterator[Problem]:
         try:
             run(f"select cast(null as {kind}) as it")
         except NoriaError:
-            yield Problem("predict.columns", f"{column!r}: {kind!r} is not a SQL type", "write for example VARCHAR, BIGINT, DOUBLE, BOOLEAN, TIMESTAMPTZ")
+            yield Problem(
+                "predict.columns",
+                f"{column!r}: {kind!r} is not a SQL type",
+                "write for example VARCHAR, BIGINT, DOUBLE, BOOLEAN, TIMESTAMPTZ",
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------- label
@@ -228,10 +252,16 @@ def _label(system: System, schemas: Mapping[str, Schema], predicted: Schema | No
     if label.task not in (None, "binary", "multiclass", "regression"):
         yield Problem("label.task", f"{label.task!r} is not known", "it is binary, multiclass or regression")
     if label.how in ("sum", "count") and label.kind != "regression":
-        yield Problem("label.how", f"a {label.how} is a number, and the task is {label.kind}", "predict the number, or compare it in an any")
+        yield Problem(
+            "label.how", f"a {label.how} is a number, and the task is {label.kind}", "predict the number, or compare it in an any"
+        )
     if label.how in ("any", "count", "sum") and label.otherwise is None:
         nothing = "False" if label.how == "any" else "0"
-        yield Problem("label.otherwise", f"no event at all would be a missing label for {label.how!r}", f"write otherwise={nothing}: silence means nothing happened")
+        yield Problem(
+            "label.otherwise",
+            f"no event at all would be a missing label for {label.how!r}",
+            f"write otherwise={nothing}: silence means nothing happened",
+        )
     if label.otherwise is not None and not _otherwise_fits(label):
         allowed = {"binary": "True or False", "multiclass": "a text", "regression": "a number"}[label.kind]
         yield Problem("label.otherwise", f"{label.otherwise!r} is no {label.kind} label", f"it is {allowed}")
@@ -263,7 +293,9 @@ def _otherwise_fits(label: Label) -> bool:
             return isinstance(label.otherwise, int | float) and not isinstance(label.otherwise, bool)
 
 
-def _by(place: str, system: System, found: Label | Outcome, schemas: Mapping[str, Schema], predicted: Schema | None) -> Iterator[Problem]:
+def _by(
+    place: str, system: System, found: Label | Outcome, schemas: Mapping[str, Schema], predicted: Schema | None
+) -> Iterator[Problem]:
     pairs = by_pairs(found, predicted_keys(system))
     if not pairs:
         yield Problem(place, "nothing ties a row to its prediction", "write by=… (columns), or give the predicted source a key")
@@ -274,7 +306,15 @@ def _by(place: str, system: System, found: Label | Outcome, schemas: Mapping[str
         if theirs is not None and other not in theirs:
             hint = f"it has {', '.join(sorted(theirs))}; join other names with by={{predicted: source}}"
             yield Problem(place, f"source {found.source.name!r} has no column {other!r}", hint)
-        if predicted is not None and theirs is not None and mine in predicted and other in theirs and (str(predicted[mine]) == "String") != (str(theirs[other]) == "String"):
-            yield Problem(place, f"{mine!r} is {predicted[mine]} and {other!r} is {theirs[other]}; they can never be equal", "give both columns one type")
-
-
+        if (
+            predicted is not None
+            and theirs is not None
+            and mine in predicted
+            and other in theirs
+            and (str(predicted[mine]) == "String") != (str(theirs[other]) == "String")
+        ):
+            yield Problem(
+                place,
+                f"{mine!r} is {predicted[mine]} and {other!r} is {theirs[other]}; they can never be equal",
+                "give both columns one type",
+            )

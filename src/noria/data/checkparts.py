@@ -78,11 +78,17 @@ def _objective(system: System, columns: set[str] | None) -> Iterator[Problem]:
         yield Problem("objective.metric", f"{objective.metric!r} does not fit a {system.task} label", f"these do: {fitting}")
     value = objective.value
     if value.low is not None and value.high is not None and not value.low < value.high:
-        yield Problem("objective.value.low", f"low={value.low} is not below high={value.high}", "low is the worst a decision can be worth, high the best")
+        yield Problem(
+            "objective.value.low",
+            f"low={value.low} is not below high={value.high}",
+            "low is the worst a decision can be worth, high the best",
+        )
     for place, guard in enumerate(objective.guardrails):
         where = f"objective.guardrails[{place}]"
         if not isinstance(guard, AtMost | AtLeast):
-            yield Problem(where, f"it is a {type(guard).__name__}", 'write AtMost("latency_p99_ms", 20) or AtLeast("precision", 0.3)')
+            yield Problem(
+                where, f"it is a {type(guard).__name__}", 'write AtMost("latency_p99_ms", 20) or AtLeast("precision", 0.3)'
+            )
         elif guard.metric not in METRICS and guard.metric not in OPERATIONAL:
             yield Problem(where, f"{guard.metric!r} is not known", f"it is a metric ({fitting}) or {', '.join(OPERATIONAL)}")
         elif guard.metric in METRICS and system.task not in METRICS[guard.metric].tasks:
@@ -90,7 +96,9 @@ def _objective(system: System, columns: set[str] | None) -> Iterator[Problem]:
     for part in ("slices", "sensitive"):
         for name in getattr(objective, part):
             if columns is not None and name not in columns:
-                yield Problem(f"objective.{part}", f"there is no column or feature {name!r}", f"there are {', '.join(sorted(columns))}")
+                yield Problem(
+                    f"objective.{part}", f"there is no column or feature {name!r}", f"there are {', '.join(sorted(columns))}"
+                )
 
 
 def _candidates(system: System, predicted: Mapping[str, Any] | None) -> Iterator[Problem]:
@@ -106,12 +114,18 @@ def _candidates(system: System, predicted: Mapping[str, Any] | None) -> Iterator
             yield Problem(where, f"candidates[{names[key]}] has the same name", "give one of them a title")
         names.setdefault(key, place)
         if isinstance(recipe, Estimator) and not (hasattr(recipe.estimator, "fit") and hasattr(recipe.estimator, "predict")):
-            yield Problem(where, f"a {type(recipe.estimator).__name__} has no fit and predict", "give a scikit-learn estimator or one of Noria's candidates")
+            yield Problem(
+                where,
+                f"a {type(recipe.estimator).__name__} has no fit and predict",
+                "give a scikit-learn estimator or one of Noria's candidates",
+            )
         if isinstance(recipe, Last | Seasonal):
             by = (recipe.by,) if isinstance(recipe.by, str) else tuple(recipe.by)
             for name in by:
                 if predicted is not None and name not in predicted:
-                    yield Problem(f"{where}.by", f"the predicted row has no column {name!r}", f"it has {', '.join(sorted(predicted))}")
+                    yield Problem(
+                        f"{where}.by", f"the predicted row has no column {name!r}", f"it has {', '.join(sorted(predicted))}"
+                    )
         if isinstance(recipe, Seasonal):
             yield from _span(f"{where}.period", recipe.period)
             if system.task == "multiclass":
@@ -130,7 +144,11 @@ def _parts(system: System) -> Iterator[Problem]:
         yield from _span("parts.train", parts.train)
         try:
             if duration(parts.train) < duration(parts.least):
-                yield Problem("parts.train", f"train={parts.train!r} is shorter than least={parts.least!r}", "then there would never be a training set")
+                yield Problem(
+                    "parts.train",
+                    f"train={parts.train!r} is shorter than least={parts.least!r}",
+                    "then there would never be a training set",
+                )
         except (SettingsError, TypeError):
             return
 
@@ -157,10 +175,16 @@ def _rollout(system: System, predicted: Mapping[str, Any] | None) -> Iterator[Pr
     if list(shares) != sorted(set(shares)):
         yield Problem("rollout.canary", f"the shares {shares!r} do not grow", "write for example (0.05, 0.25)")
     if rollout.unit is not None and predicted is not None and rollout.unit not in predicted:
-        yield Problem("rollout.unit", f"the predicted row has no column {rollout.unit!r}", f"it has {', '.join(sorted(predicted))}")
+        yield Problem(
+            "rollout.unit", f"the predicted row has no column {rollout.unit!r}", f"it has {', '.join(sorted(predicted))}"
+        )
     try:
         if duration(rollout.patience) < duration(rollout.shadow):
-            yield Problem("rollout.patience", f"patience={rollout.patience!r} ends before shadow={rollout.shadow!r}", "patience is the longest time in shadow")
+            yield Problem(
+                "rollout.patience",
+                f"patience={rollout.patience!r} ends before shadow={rollout.shadow!r}",
+                "patience is the longest time in shadow",
+            )
     except (SettingsError, TypeError):
         return
 

@@ -27,7 +27,9 @@ def check_expressions(system: System, schemas: Mapping[str, Schema], predicted: 
         yield from _expression("label.censored_when", label.censored_when, there, ("BOOLEAN",))
     asked = None if predicted is None else {**predicted, "_time": _TIMES["_time"]}
     if label.observed_when:
-        yield from _expression("label.observed_when", label.observed_when, None if asked is None else {**asked, "act": _act(system)}, ("BOOLEAN",))
+        yield from _expression(
+            "label.observed_when", label.observed_when, None if asked is None else {**asked, "act": _act(system)}, ("BOOLEAN",)
+        )
     kinds: dict[str, Any] = {}
     for name, outcome in system.outcomes.items():
         columns = _of(schemas, outcome.source.name)
@@ -41,7 +43,9 @@ def check_expressions(system: System, schemas: Mapping[str, Schema], predicted: 
         yield from _expression("objective.value.sql", system.objective.value.sql, row, ("number",))
         for place, recipe in enumerate(system.recipes):
             if isinstance(recipe, Rule):
-                yield from _expression(f"candidates[{place}] (rule).expression", recipe.expression, {**asked, **named}, ("number",))
+                yield from _expression(
+                    f"candidates[{place}] (rule).expression", recipe.expression, {**asked, **named}, ("number",)
+                )
 
 
 def _of(schemas: Mapping[str, Schema], source: str) -> Schema | None:
@@ -85,10 +89,19 @@ def _expression(place: str, text: Any, columns: Schema | None, allowed: tuple[st
     found = bind(columns, [text])[text]
     if isinstance(found, Exception):
         first = str(found).splitlines()[0]
-        yield Problem(place, f"{text} cannot be computed: {first}", f"the row has {', '.join(sorted(c for c in columns if not c.startswith('_')))}")
+        yield Problem(
+            place,
+            f"{text} cannot be computed: {first}",
+            f"the row has {', '.join(sorted(c for c in columns if not c.startswith('_')))}",
+        )
         return
     kind = kind_of_type(found)
-    fitting = found in allowed or kind in allowed or ("whole" in allowed and found in ("BIGINT", "INTEGER", "TINYINT", "SMALLINT"))
+    fitting = (
+        found in allowed or kind in allowed or ("whole" in allowed and found in ("BIGINT", "INTEGER", "TINYINT", "SMALLINT"))
+    )
     if not fitting and not ("BOOLEAN" in allowed and found == '"NULL"'):
-        wanted = " or ".join({"BOOLEAN": "a condition", "whole": "0 and 1", "number": "a number", "text": "a text", "other": "anything"}[a] for a in allowed)
+        wanted = " or ".join(
+            {"BOOLEAN": "a condition", "whole": "0 and 1", "number": "a number", "text": "a text", "other": "anything"}[a]
+            for a in allowed
+        )
         yield Problem(place, f"{text} is of type {found}", f"it has to be {wanted}")

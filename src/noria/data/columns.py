@@ -74,8 +74,11 @@ def fits(kind: str, frozen: str) -> bool:
     >>> fits("BIGINT", "DOUBLE"), fits("DOUBLE", "BIGINT")
     (True, False)
     """
-    return kind in (frozen, "NULL") or (kind == "BIGINT" and frozen == "DOUBLE") or (kind.startswith("DECIMAL") and frozen == "DOUBLE")
-
+    return (
+        kind in (frozen, "NULL")
+        or (kind == "BIGINT" and frozen == "DOUBLE")
+        or (kind.startswith("DECIMAL") and frozen == "DOUBLE")
+    )
 
 
 def _value(column: str) -> str:

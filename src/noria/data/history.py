@@ -70,9 +70,16 @@ def history_features(home: Home, system: System, spine: pl.DataFrame) -> pl.Data
     """
     recipes = _recipes(system)
     kind = pl.String if system.task == "multiclass" else pl.Float64
-    nothing = spine.select("_id", *(pl.lit(None, pl.Float64 if name.startswith("_seasonal") else kind).alias(name) for name in recipes))
+    nothing = spine.select(
+        "_id", *(pl.lit(None, pl.Float64 if name.startswith("_seasonal") else kind).alias(name) for name in recipes)
+    )
     first, last = spine["_time"].min(), spine["_time"].max()
-    if not recipes or not isinstance(first, datetime) or not isinstance(last, datetime) or home.lake.schema(OUTCOMES.name) is None:
+    if (
+        not recipes
+        or not isinstance(first, datetime)
+        or not isinstance(last, datetime)
+        or home.lake.schema(OUTCOMES.name) is None
+    ):
         return nothing
     back = max(lookback(c) for c in recipes.values()) + maturity(system) + duration(system.every)
     span = (first - back - _MICRO, last - maturity(system))
@@ -149,12 +156,12 @@ def _seasonal(system: System, place: int, recipe: Seasonal) -> list[str]:
         f"from labels group by {keys}_spot, _closes)"
     )
     over = f"(partition by {keys}_spot order by _closes range between {back} preceding and current row)"
-    running = f"c{place} as (select {keys}_spot, _closes, sum(_sum) over {over} as _sum, sum(_rows) over {over} as _rows from s{place})"
+    running = (
+        f"c{place} as (select {keys}_spot, _closes, sum(_sum) over {over} as _sum, sum(_rows) over {over} as _rows from s{place})"
+    )
     asked = f"a{place} as (select *, {spot} as _spot from asked)"
     newest = (
         f"h{place} as (select a._n, case when c._closes > epoch_us(a._time) - {back} then cast(c._sum as DOUBLE) / c._rows / {_SCALE} end as _value "
         f"from a{place} a asof join c{place} c on {same}a._spot = c._spot and epoch_us(a._time) >= c._closes)"
     )
     return [cohorts, running, asked, newest]
-
-

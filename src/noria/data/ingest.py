@@ -219,7 +219,9 @@ def _is_due(piece: Piece, shelf: Shelf, cursor: datetime | None, now: datetime) 
     return piece.high is not None and piece.low is not None and piece.high > cursor and piece.low <= now
 
 
-def _schema(source: Source, pieces: Mapping[str, Piece], seen: Mapping[str, str], frozen: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _schema(
+    source: Source, pieces: Mapping[str, Piece], seen: Mapping[str, str], frozen: dict[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """The columns after this turn and what changed; raises for what cannot be used."""
     columns = dict(frozen)
     changes: list[str] = []
@@ -233,7 +235,9 @@ def _schema(source: Source, pieces: Mapping[str, Piece], seen: Mapping[str, str]
         for column, kind in columns.items():
             if column not in piece.columns:
                 have = ", ".join(sorted(piece.columns))
-                raise _Unusable(f"source {source.name!r}: {name} has no column {column!r} any more", name, f"it has: {have}", piece.sha256)
+                raise _Unusable(
+                    f"source {source.name!r}: {name} has no column {column!r} any more", name, f"it has: {have}", piece.sha256
+                )
             if not fits(piece.columns[column], kind):
                 raise _Unusable(
                     f"source {source.name!r}: {name} has column {column!r} as {piece.columns[column]}; it was {kind}",
@@ -255,7 +259,8 @@ def _schema(source: Source, pieces: Mapping[str, Piece], seen: Mapping[str, str]
 def _piece_sql(source: Source, piece: Piece, place: int, columns: Mapping[str, str], where: str) -> str:
     """One file's rows with the columns of the schema, when they became known, their hash, and what is wrong with them."""
     chosen = [
-        f"cast({quoted(c)} as {kind}) as {quoted(c)}" if c in piece.columns else f"cast(null as {kind}) as {quoted(c)}" for c, kind in columns.items()
+        f"cast({quoted(c)} as {kind}) as {quoted(c)}" if c in piece.columns else f"cast(null as {kind}) as {quoted(c)}"
+        for c, kind in columns.items()
     ]
     bad = quoted(BAD) if piece.marks_bad else "cast(null as VARCHAR)"
     declared = readers.known_sql(source)
@@ -269,7 +274,9 @@ def content_sql(columns: Mapping[str, str]) -> str:
     """SQL for the hash of a row's content: names and values that are not null, each with its length, so that none can pose as another."""
     parts = []
     for column in sorted(columns):
-        value = f"epoch_us({quoted(column)})::VARCHAR" if columns[column].startswith("TIMESTAMP") else f"{quoted(column)}::VARCHAR"
+        value = (
+            f"epoch_us({quoted(column)})::VARCHAR" if columns[column].startswith("TIMESTAMP") else f"{quoted(column)}::VARCHAR"
+        )
         parts.append(f"{text(column + '=')} || length({value}) || ':' || {value}")
     return f"left(md5(concat_ws('|', {', '.join(parts)})), 20)"
 
@@ -318,7 +325,9 @@ def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
 def _not_seen(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str], cursor: datetime) -> pl.DataFrame:
     """The rows without those that a file which only grew had already brought."""
     grown = [place for place, name in enumerate(names) if name in taken.shelf.seen or not taken.shelf.seen]
-    old = pl.col("_piece").is_in(grown) & ((pl.col("_known") <= cursor) | pl.col("_known").is_null() | pl.col("_reason").is_not_null())
+    old = pl.col("_piece").is_in(grown) & (
+        (pl.col("_known") <= cursor) | pl.col("_known").is_null() | pl.col("_reason").is_not_null()
+    )
     suspects = rows.filter(old)
     if suspects.is_empty():
         return rows
@@ -366,8 +375,13 @@ def _split(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str]) -> No
     good = good.filter(~repeated)
     if source.keys and not good.is_empty():
         identity = [*source.keys, "_time"]
-        again = good.select(identity).is_duplicated() & ~pl.Series(good.select(pl.struct(identity).is_first_distinct()).to_series())
-        taken.restated = int(again.sum()) + good.filter(~again).join(earlier.select(identity).unique(), on=identity, how="semi", nulls_equal=True).height
+        again = good.select(identity).is_duplicated() & ~pl.Series(
+            good.select(pl.struct(identity).is_first_distinct()).to_series()
+        )
+        taken.restated = (
+            int(again.sum())
+            + good.filter(~again).join(earlier.select(identity).unique(), on=identity, how="semi", nulls_equal=True).height
+        )
     if cursor is not None:
         late = pl.col("_known") <= cursor
         taken.late = good.filter(late).height
@@ -423,7 +437,13 @@ def _written(home: Home, taken: list[Taken], now: datetime) -> list[Entry[Ingest
     items = []
     for some in taken:
         commit = commits.get(some.source.name)
-        items.append((_record(some, now, commit.rows if commit else ""), f"ingest/{some.source.name}/{now.isoformat()}", [schemas[some.source.name]]))
+        items.append(
+            (
+                _record(some, now, commit.rows if commit else ""),
+                f"ingest/{some.source.name}/{now.isoformat()}",
+                [schemas[some.source.name]],
+            )
+        )
         if some.shelf.seen != _contents(some.pieces) or some.shelf.quiet:
             some.shelf.quiet = {}
             some.shelf.key, some.shelf.pending = items[-1][1], _contents(some.pieces)

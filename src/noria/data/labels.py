@@ -81,7 +81,11 @@ def labelled(home: Home, system: System, window: Window, now: datetime, *, only:
         query.append(_matches(system, outcome, f"outcome{place}", f"new_{names[outcome.source.name]}"))
     select = _answer(system) + " order by _time, _id"
     found = home.engine.sql(", ".join(query) + " " + select, **_typed(tables, sources, names, system))
-    return found.with_columns(pl.col(name).cast(pl.Float64) for name in system.outcomes if found.schema[name].is_numeric() or found.schema[name] == pl.Null)
+    return found.with_columns(
+        pl.col(name).cast(pl.Float64)
+        for name in system.outcomes
+        if found.schema[name].is_numeric() or found.schema[name] == pl.Null
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the query
@@ -166,7 +170,10 @@ def _matches(system: System, found: Label | Outcome, name: str, table: str) -> s
     all_of, known = {
         "any": ("bool_or(cast(_value as BOOLEAN))", "coalesce(min(_known) filter (cast(_value as BOOLEAN)), max(_known))"),
         "sum": ("cast(sum(cast(_value as DECIMAL(38, 6))) as DOUBLE)", "max(_known)"),
-        "count": ("count(*) filter (_value is not null and not (typeof(_value) = 'BOOLEAN' and cast(_value as VARCHAR) = 'false'))", "max(_known)"),
+        "count": (
+            "count(*) filter (_value is not null and not (typeof(_value) = 'BOOLEAN' and cast(_value as VARCHAR) = 'false'))",
+            "max(_known)",
+        ),
     }[how]
     return f"{name} as (select _id, {all_of} as _value, {known} as _known, count(*) as _n, bool_or(_censored) as _censored from ({joined}) group by _id)"
 
@@ -182,13 +189,22 @@ def _literal(value: Any) -> str:
 def _answer(system: System) -> str:
     """From matches to labels: silence, censoring, what cannot be seen, the type of the task."""
     label = system.label
-    cast = {"binary": "cast(cast({} as BOOLEAN) as DOUBLE)", "regression": "cast({} as DOUBLE)", "multiclass": "cast({} as VARCHAR)"}[system.task]
+    cast = {
+        "binary": "cast(cast({} as BOOLEAN) as DOUBLE)",
+        "regression": "cast({} as DOUBLE)",
+        "multiclass": "cast({} as VARCHAR)",
+    }[system.task]
     value = (
         "case when not coalesce(asked._observed, false) or coalesce(label._censored, false) then null "
         f"when label._n is null then {cast.format(_literal(label.otherwise))} else {cast.format('label._value')} end"
     )
     as_label, as_class = (value, "cast(null as VARCHAR)") if system.task != "multiclass" else ("cast(null as DOUBLE)", value)
-    parts = [f"{as_label} as _label", f"{as_class} as _class", "label._known as _known", f"label._n is null and ({value}) is not null as _silent"]
+    parts = [
+        f"{as_label} as _label",
+        f"{as_class} as _class",
+        "label._known as _known",
+        f"label._n is null and ({value}) is not null as _silent",
+    ]
     joins = ["left join label on label._id = asked._id"]
     for place, (name, outcome) in enumerate(system.outcomes.items()):
         default = _literal(outcome.otherwise)
@@ -290,7 +306,9 @@ def _cohorts_of(home: Home, system: System, source: Source, late: Late) -> set[d
             f"epoch_us(l._time) > epoch_us(p._time) + {horizon} and epoch_us(l._time) <= epoch_us(p._time) + {_length(system, wanted) // _MICRO} "
             f"where p._time <= {_at(late.done)}"
         )
-        found |= {EPOCH + timedelta(microseconds=int(end)) for end in home.engine.sql(query, p=predictions, l=rows)["cohort"].to_list()}
+        found |= {
+            EPOCH + timedelta(microseconds=int(end)) for end in home.engine.sql(query, p=predictions, l=rows)["cohort"].to_list()
+        }
     return found
 
 
@@ -315,7 +333,9 @@ def _changed(home: Home, found: pl.DataFrame) -> tuple[pl.DataFrame, dict[dateti
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def _written(home: Home, frames: list[tuple[pl.DataFrame, dict[datetime, int]]], every: timedelta, now: datetime) -> list[Entry[CohortClosed]]:
+def _written(
+    home: Home, frames: list[tuple[pl.DataFrame, dict[datetime, int]]], every: timedelta, now: datetime
+) -> list[Entry[CohortClosed]]:
     parts, items = [], []
     parents = [entry.id for entry in (home.ledger.latest(Scored),) if entry is not None]
     for found, revisions in reversed(frames):  # revisions first: the last record of a turn is then its newest cohort
@@ -336,7 +356,9 @@ def cohort_record(rows: pl.DataFrame, window: Window, revision: int, content: st
     """What a cohort's rows come to. The delay's quantiles are over labels that came, in hours."""
     missing = pl.col("_label").is_null() & pl.col("_class").is_null()
     known = rows.filter(~missing)
-    delay = known.filter(~pl.col("_silent")).select((pl.col("_known") - pl.col("_time")).dt.total_microseconds() / 3.6e9).to_series()
+    delay = (
+        known.filter(~pl.col("_silent")).select((pl.col("_known") - pl.col("_time")).dt.total_microseconds() / 3.6e9).to_series()
+    )
     labels = known["_label"].drop_nulls().to_list()
     return CohortClosed(
         window=window,

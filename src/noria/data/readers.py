@@ -115,7 +115,9 @@ def look(place: Place, source: Source, before: Mapping[str, Piece], frozen: Mapp
     ``frozen`` are the frozen types of the source's columns: text is read as these. Without any, types are read off the text.
     """
     if is_path(source):
-        return {name: _file(place, source, (name, path), before.get(name), frozen) for name, path in located(source, place.folder)}
+        return {
+            name: _file(place, source, (name, path), before.get(name), frozen) for name, path in located(source, place.folder)
+        }
     kind = "query" if isinstance(source.data, Query) else "frame"
     name = f"{kind}:{source.name}"
     try:
@@ -152,7 +154,9 @@ def _file(place: Place, source: Source, found: tuple[str, Path], before: Piece |
     except DataFault as fault:
         return msgspec.structs.replace(piece, path=str(path), fault=fault.message, hint=fault.hint)
     if _stamp(path) != stamp:
-        raise DataFault(f"source {source.name!r}: {name} changed while it was read", hint="write a file under another name, then rename it")
+        raise DataFault(
+            f"source {source.name!r}: {name} changed while it was read", hint="write a file under another name, then rename it"
+        )
     return piece
 
 
@@ -199,7 +203,11 @@ def _inspected(run: Run, source: Source, piece: Piece) -> Piece:
         piece = msgspec.structs.replace(piece, columns=kept, marks_bad=BAD in columns)
         fault = unusable(source, kept)
         counts = ", ".join(f"bit_xor(hash({quoted(name)}))" for name in columns)  # a count would not look at the values
-        bounds = "null as low, null as high" if fault else f"epoch_us(min({known_sql(source)})) as low, epoch_us(max({known_sql(source)})) as high"
+        bounds = (
+            "null as low, null as high"
+            if fault
+            else f"epoch_us(min({known_sql(source)})) as low, epoch_us(max({known_sql(source)})) as high"
+        )
         row = run(f"select count(*), {bounds}, {counts} from read_parquet({paths([piece.path])})").row(0)
     except NoriaError as error:
         raise damaged(source, [piece], error.message) from None
@@ -241,10 +249,16 @@ def unusable(source: Source, columns: dict[str, str]) -> tuple[str, str] | None:
             hint = "write times in UTC with a zone, for example 2013-01-31T06:00:00Z; a time without one means another moment elsewhere"
             return f"source {source.name!r}: the times in column {column!r} have no time zone", hint
         if columns[column] != ZONED:
-            return f"source {source.name!r}: column {column!r} is {columns[column]}, not a time", "times look like 2013-01-31T06:00:00Z"
+            return (
+                f"source {source.name!r}: column {column!r} is {columns[column]}, not a time",
+                "times look like 2013-01-31T06:00:00Z",
+            )
     for column in columns:
         if column.startswith("_"):
-            return f"source {source.name!r}: the column name {column!r} is reserved", "rename it: names beginning with '_' are Noria's own"
+            return (
+                f"source {source.name!r}: the column name {column!r} is reserved",
+                "rename it: names beginning with '_' are Noria's own",
+            )
     return None
 
 
@@ -260,7 +274,10 @@ def _staged_csv(place: Place, piece: Piece, path: Path, frozen: Mapping[str, str
     try:
         names = list(columns_of(run, [str(raw)]))
         if clash := [name for name in names if name.startswith("_")]:
-            raise DataFault(f"{piece.name}: the column name {clash[0]!r} is reserved", hint="rename it: names beginning with '_' are Noria's own")
+            raise DataFault(
+                f"{piece.name}: the column name {clash[0]!r} is reserved",
+                hint="rename it: names beginning with '_' are Noria's own",
+            )
         types = guess(run, table, [name for name in names if name not in frozen])
         types = {name: frozen.get(name) or types[name] for name in names}
         for column, (n, wrong) in unreadable(run, table, {c: k for c, k in types.items() if c in frozen}).items():
@@ -294,7 +311,10 @@ def csv_as_text(path: Path, to: Path, name: str) -> None:
         if len(set(columns)) < len(columns):
             raise DataFault(f"{name}: two columns have one name", hint="give each column a name of its own")
         options = pc.ConvertOptions(
-            column_types={column: pa.string() for column in columns}, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types={column: pa.string() for column in columns},
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         )
         with pa.input_stream(str(path), compression="detect") as stream:
             reader = pc.open_csv(

@@ -73,7 +73,9 @@ def _first_versions(home: Home, source: Source, rows: pl.DataFrame, window: Wind
     identity = [*source.keys, "_time"]
     same = " and ".join(f"lake.{quoted(c)} = old.{quoted(c)}" for c in identity)
     query = f"select distinct old._row as _row from lake join old on {same} where greatest(lake._time, lake._known) <= make_timestamptz({micros(window.start)})"
-    asked = home.engine.sql(query, lake=home.lake.scan(source_table(source.name), _time=(low - _MICRO, high)), old=old.select(*identity, "_row"))
+    asked = home.engine.sql(
+        query, lake=home.lake.scan(source_table(source.name), _time=(low - _MICRO, high)), old=old.select(*identity, "_row")
+    )
     return rows.filter(~pl.col("_row").is_in(asked["_row"].to_list()))
 
 

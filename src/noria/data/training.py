@@ -37,7 +37,9 @@ def snapshot(home: Home) -> Entry[Snapshot]:
     return home.commit(Snapshot(tables=heads), key=key)
 
 
-def training_set(home: Home, system: System, now: datetime, *, until: datetime | None = None) -> tuple[Entry[TrainingSet], TrainingFrames] | None:
+def training_set(
+    home: Home, system: System, now: datetime, *, until: datetime | None = None
+) -> tuple[Entry[TrainingSet], TrainingFrames] | None:
     """The training set of what had closed by ``now`` (and was asked by ``until``); ``None`` while there is not enough.
 
     Returns
@@ -57,7 +59,9 @@ def training_set(home: Home, system: System, now: datetime, *, until: datetime |
     rows = _unrepeated(system, rows, dropped)
     frames = {name: rows.filter(pl.col("_part") == name).drop("_part") for name in windows}
     begun = frames["train"]["_time"].min()
-    short = not isinstance(begun, datetime) or windows["train"].end - begun < duration(system.parts.least) - duration(system.every)
+    short = not isinstance(begun, datetime) or windows["train"].end - begun < duration(system.parts.least) - duration(
+        system.every
+    )
     if short or any(frame.is_empty() for frame in frames.values()):
         return None
     frames = _filled(home, system, plan, frames, now)
@@ -65,7 +69,9 @@ def training_set(home: Home, system: System, now: datetime, *, until: datetime |
     record = TrainingSet(
         features=plan.id,
         columns=plan.names,
-        parts=tuple(Part(name=name, window=windows[name], n=frame.height, rows=rows_hash(frame)) for name, frame in frames.items()),  # type: ignore[arg-type]  # the four names
+        parts=tuple(
+            Part(name=name, window=windows[name], n=frame.height, rows=rows_hash(frame)) for name, frame in frames.items()
+        ),  # type: ignore[arg-type]  # the four names
         gap=duration_text(gap_of(system)),
         dropped=dict(sorted(dropped.items())),
     )
@@ -166,14 +172,18 @@ def _with_features(home: Home, system: System, plan: Plan, rows: pl.DataFrame, n
     stale = rows.filter(~served)
     kinds = {column.name: pl.String if column.numeric is False else pl.Float64 for column in plan.columns}
     casts = [pl.col(name).cast(kind) for name, kind in kinds.items()]
-    kept = rows.filter(served).with_columns(pl.lit(None, kind).alias(name) for name, kind in kinds.items() if name not in rows.columns)
+    kept = rows.filter(served).with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in kinds.items() if name not in rows.columns
+    )
     kept = kept.with_columns(casts)
     begun = stale["_time"].min()
     if not isinstance(begun, datetime):
         return kept
     asked = stale.select("_id", "_time", *(c for c in stale.columns if c not in {*_OWN, "_part"}))
     if not isinstance(system.predict, Request):
-        asked = spine(home, system, Window(begun - timedelta(microseconds=1), now)).join(stale.select("_id"), on="_id", how="semi", maintain_order="left")
+        asked = spine(home, system, Window(begun - timedelta(microseconds=1), now)).join(
+            stale.select("_id"), on="_id", how="semi", maintain_order="left"
+        )
     made = features.compute(home, system, asked).with_columns(casts)
     anew = stale.drop([c for c in plan.names if c in stale.columns]).join(made, on="_id", how="inner", maintain_order="left")
     return pl.concat([kept, anew.select(kept.columns)]).sort("_time", "_id")
@@ -202,5 +212,3 @@ def _entered(home: Home, record: TrainingSet, end: datetime) -> Entry[TrainingSe
 def _count(dropped: dict[str, int], reason: str, n: int) -> None:
     if n:
         dropped[reason] = dropped.get(reason, 0) + n
-
-

@@ -173,8 +173,18 @@ def _volume(earlier: Sequence[DaySummary], today: DaySummary | None, day: dateti
     ratio = math.log((n + 1) / (expected + 1))
     failed = abs(ratio) > bound and abs(n - expected) > 10 + 5 * math.sqrt(expected)
     factor = math.exp(bound)
-    detail = f"{n} rows; {expected:.0f} are usual on this weekday, {expected / factor:.0f} to {expected * factor:.0f} still ordinary"
-    return _check("volume", "", float(n), expected / factor if ratio < 0 else expected * factor, failed=failed, n=len(earlier), detail=detail)
+    detail = (
+        f"{n} rows; {expected:.0f} are usual on this weekday, {expected / factor:.0f} to {expected * factor:.0f} still ordinary"
+    )
+    return _check(
+        "volume",
+        "",
+        float(n),
+        expected / factor if ratio < 0 else expected * factor,
+        failed=failed,
+        n=len(earlier),
+        detail=detail,
+    )
 
 
 def _weekday_medians(counts: dict[datetime, int]) -> dict[int, float]:
@@ -215,7 +225,9 @@ def _range(column: str, past: Sequence[tuple[DaySummary, ColumnDay]], now: Colum
     outside = now.low if low - now.low > now.high - high else now.high
     failed = now.low < low - 2 * room or now.high > high + 2 * room
     detail = f"values from {now.low:g} to {now.high:g}; so far they were from {low:g} to {high:g}"
-    yield _check("range", column, outside, high + 2 * room if outside == now.high else low - 2 * room, failed=failed, n=n, detail=detail)
+    yield _check(
+        "range", column, outside, high + 2 * room if outside == now.high else low - 2 * room, failed=failed, n=n, detail=detail
+    )
     centre, scale = spread(means)
     wide = (high - low) * (0.2 if scale > 0 else 1.0)  # mostly zeros, as rain is: then only a mean outside of all values counts
     bound = max(WIDTH * scale, 2 * (max(means) - min(means)), wide, 0.02 * abs(centre), 1e-9)
@@ -234,7 +246,15 @@ def _categories(column: str, past: Sequence[tuple[DaySummary, dict[str, int]]], 
     share = sum(new.values()) / n
     named = ", ".join(sorted(new, key=lambda v: (-new[v], v))[:3])
     failed = share > 0.05 and sum(new.values()) >= 10
-    yield _check("new categories", column, share, 0.05, failed=failed, n=n, detail=f"{share:.1%} of the values were never seen before{': ' + named if new else ''}")
+    yield _check(
+        "new categories",
+        column,
+        share,
+        0.05,
+        failed=failed,
+        n=n,
+        detail=f"{share:.1%} of the values were never seen before{': ' + named if new else ''}",
+    )
     totals = [(sum(values.values()), values) for _, values in past]
     gone = []
     for value in sorted(seen - set(now)):
@@ -242,7 +262,9 @@ def _categories(column: str, past: Sequence[tuple[DaySummary, dict[str, int]]], 
         if min(shares) > 0.05:
             gone.append((median(shares), value))
     lost = max((share for share, _ in gone), default=0.0)
-    detail = f"values that came every day are gone: {', '.join(value for _, value in gone)}" if gone else "every frequent value is there"
+    detail = (
+        f"values that came every day are gone: {', '.join(value for _, value in gone)}"
+        if gone
+        else "every frequent value is there"
+    )
     yield _check("lost categories", column, lost, 0.05, failed=bool(gone), n=n, detail=detail)
-
-

@@ -88,7 +88,7 @@ def _moved(against: Reference, window: Window, frame: pl.DataFrame, release: str
         if bound and value / bound > largest[1]:
             largest = (column, value / bound)
     if largest[0]:
-        verdict = judged(largest[1], high=1.0) if seen else Verdict.NOT_ENOUGH_DATA
+        verdict = judged(largest[1], high=1.0) if seen or largest[0] == SCORE else Verdict.NOT_ENOUGH_DATA
         made.append(Signal("largest", largest[0], "feature", number(largest[1]), 1.0, verdict))
     if against.span is not None:
         made += season(against.span)

@@ -149,10 +149,14 @@ def _feed(hasher: Any, column: pl.Series) -> None:
     elif isinstance(kind, pl.Struct):
         for field in kind.fields:
             _feed(hasher, column.struct.field(field.name))
-    elif kind in (pl.String, pl.Binary):
-        texts = [text.encode() if isinstance(text, str) else text for text in column.drop_nulls().to_list()]
-        hasher.update(np.fromiter(map(len, texts), np.int64, len(texts)).tobytes())
-        hasher.update(b"".join(texts))
+    elif kind == pl.String:
+        texts = column.drop_nulls()
+        hasher.update(texts.str.len_bytes().cast(pl.Int64).to_numpy().tobytes())
+        hasher.update(texts.str.join("").item().encode())
+    elif kind == pl.Binary:
+        parts = column.drop_nulls().to_list()
+        hasher.update(np.fromiter(map(len, parts), np.int64, len(parts)).tobytes())
+        hasher.update(b"".join(parts))
     elif isinstance(kind, pl.Decimal):
         hasher.update("\0".join(map(str, column.drop_nulls().to_list())).encode())
     elif kind in (pl.Float64, pl.Float32):

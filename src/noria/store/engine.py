@@ -93,7 +93,7 @@ class Engine:
             parts: list[str] = []
             try:
                 for name, table in tables.items():
-                    parts.append(f"{_name(name)} as not materialized ({self._relation(table, names)})")
+                    parts.append(f"{quoted(name)} as not materialized ({self._relation(table, names)})")
                 return self._run(_joined(query, parts))
             except duckdb.Error as error:
                 raise _as_ours(error, query) from error
@@ -131,12 +131,12 @@ class Engine:
 def scan_sql(scan: Scan) -> str:
     """A scan as a query: the files, with nulls for the columns that they lack; typed and empty without files."""
     if not scan.files:
-        columns = ", ".join(f"null::{sql_type(kind)} as {_name(name)}" for name, kind in scan.schema.items())
+        columns = ", ".join(f"null::{sql_type(kind)} as {quoted(name)}" for name, kind in scan.schema.items())
         return f"select {columns or 'null as nothing'} where false"
     files = _list([str(path) for path in scan.files])
     widths = set(scan.widths) or {len(scan.schema)}
     lacking = list(scan.schema.items())[max(widths) :]
-    more = "".join(f", null::{sql_type(kind)} as {_name(name)}" for name, kind in lacking)
+    more = "".join(f", null::{sql_type(kind)} as {quoted(name)}" for name, kind in lacking)
     union = ", union_by_name=true" if len(widths) > 1 else ""
     return f"select *{more} from read_parquet({files}{union})"
 
@@ -154,7 +154,7 @@ def sql_type(kind: pl.DataType) -> str:
     if isinstance(kind, pl.List):
         return f"{sql_type(kind.inner)}[]"  # type: ignore[arg-type]  # an instance, as the lake's types are
     if isinstance(kind, pl.Struct):
-        return f"struct({', '.join(f'{_name(f.name)} {sql_type(f.dtype)}' for f in kind.fields)})"  # type: ignore[arg-type]
+        return f"struct({', '.join(f'{quoted(f.name)} {sql_type(f.dtype)}' for f in kind.fields)})"  # type: ignore[arg-type]
     return _SQL_NAMES[kind if isinstance(kind, type) else type(kind)]
 
 
@@ -176,7 +176,8 @@ def _as_ours(error: duckdb.Error, query: str) -> NoriaError:
     return NoriaError(f"the query cannot be run: {shown}", hint="mend the SQL")
 
 
-def _name(text: str) -> str:
+def quoted(text: str) -> str:
+    """A name as SQL writes it."""
     return '"' + text.replace('"', '""') + '"'
 
 

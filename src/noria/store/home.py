@@ -98,6 +98,7 @@ class Home:
             with self.ledger.transaction() as connection:
                 taken = lease.take(connection, owner, self.settings.lease_seconds, self._token)
             self._lease, self._token = taken, taken.token
+            self.ledger.alone(held=True)
         held = self._lease
         self._depth += 1
         try:
@@ -108,6 +109,7 @@ class Home:
             self._depth -= 1
             if self._depth == 0:
                 self._lease = None
+                self.ledger.alone(held=False)
                 self.lake.abandon()
                 with suppress(Unavailable), self.ledger.transaction() as connection:  # what happened inside is the news
                     lease.release(connection, held)
@@ -148,5 +150,7 @@ class Home:
         except BaseException:
             self.lake.abandon()
             raise
+        finally:
+            self.ledger.forget({type(record) for record, _, _ in items})
         self.lake.published(rows)
         return entries

@@ -22,7 +22,7 @@ from noria import tables as declared
 from noria.core import Conflict, Corrupt, LeaseLost, NoriaError, Unavailable, check_name, digest_bytes, micros
 from noria.store import delta, lease, manifest
 from noria.store.content import Schema, rows_hash, stored
-from noria.store.engine import Engine, Scan
+from noria.store.engine import Engine, Scan, quoted
 from noria.store.files import make_folder, sha256_of, write_file
 from noria.store.lease import Lease
 from noria.store.ledger import Ledger
@@ -125,8 +125,8 @@ class Lake:
             raise NoriaError(f"the table {table!r} has no column {missing[0]!r}", hint=f"it has {', '.join(scan.schema)}")
         if not names:
             return pl.DataFrame()
-        chosen = ", ".join(f'"{name}"' for name in names)
-        order = ", ".join(f'"{name}"' for name in order_of(table) if name in scan.schema)
+        chosen = ", ".join(quoted(name) for name in names)
+        order = ", ".join(quoted(name) for name in order_of(table) if name in scan.schema)
         query = f"select {chosen} from t{_where(between)}" + (f" order by {order}" if order else "")
         found = self.engine.sql(query, t=scan)
         return found.cast({name: scan.schema[name] for name in names if found.schema[name] != scan.schema[name]})
@@ -367,7 +367,7 @@ def _where(between: dict[str, Bounds]) -> str:
     tests = []
     for name, (low, high) in between.items():
         if low is not None:
-            tests.append(f"\"{name}\" > timestamptz '{low.isoformat()}'")
+            tests.append(f"{quoted(name)} > timestamptz '{low.isoformat()}'")
         if high is not None:
-            tests.append(f"\"{name}\" <= timestamptz '{high.isoformat()}'")
+            tests.append(f"{quoted(name)} <= timestamptz '{high.isoformat()}'")
     return f" where {' and '.join(tests)}" if tests else ""

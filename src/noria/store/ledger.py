@@ -6,7 +6,7 @@ same transaction. All look-ups use indexes on (kind, key) and (kind, seq): they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import reduce
@@ -27,6 +27,7 @@ _ANY_KIND: Any = reduce(or_, KINDS)
 _KNOWN = frozenset(kind_of(kind) for kind in KINDS)
 _columns = (entries.c.seq, entries.c.id, entries.c.key, entries.c.at, entries.c.parents, entries.c.payload)
 _last_character = chr(0x10FFFF)
+_REMEMBERED = 64
 
 Item = tuple[Record, str, Sequence[str]]
 
@@ -46,6 +47,7 @@ class Ledger:
         self.url = url
         self._engine = dialect.connect(url, wait_seconds=wait_seconds, durable=durable, write=write)
         self._decoder = msgspec.json.Decoder(_ANY_KIND)
+        self._memory: dict[Any, dict[tuple[Any, ...], list[Entry[Any]]]] | None = None
         with dialect.mapped(url):
             try:
                 schema.prepare(self._engine, create=create, write=write)
@@ -77,7 +79,7 @@ class Ledger:
             found = self.read(kind, newest=1)
             return found[0] if found else None
         newest = sa.select(sa.func.max(entries.c.seq)).where(*_chosen(kind, prefix)).scalar_subquery()
-        found = self._entries(entries.c.seq == newest)
+        found = self._kept((kind, "latest", prefix), lambda: self._entries(entries.c.seq == newest))
         return found[0] if found else None
 
     @overload
@@ -118,20 +120,45 @@ class Ledger:
 
         ``prefix`` of the key, ``after`` a seq, ``since < at <= until`` in logical time; ``newest`` keeps the last so many.
         """
-        where = _chosen(kind, prefix)
-        if after:
-            where.append(entries.c.seq > after)
-        if since is not None:
-            where.append(entries.c.at > micros(since))
-        if until is not None:
-            where.append(entries.c.at <= micros(until))
-        return self._entries(*where, newest=newest)
+
+        def found() -> list[Entry[Any]]:
+            where = _chosen(kind, prefix)
+            if after:
+                where.append(entries.c.seq > after)
+            if since is not None:
+                where.append(entries.c.at > micros(since))
+            if until is not None:
+                where.append(entries.c.at <= micros(until))
+            return self._entries(*where, newest=newest)
+
+        return list(self._kept((kind, prefix, after, since, until, newest), found))
 
     def count(self, kind: type[Record] | None = None, *, prefix: str = "") -> int:
         """How many entries there are (of a kind, with a prefix of the key)."""
         with dialect.mapped(self.url), self._engine.connect() as connection:
             query = sa.select(sa.func.count()).select_from(entries).where(*_chosen(kind, prefix))
             return int(connection.execute(query).scalar_one())
+
+    def alone(self, *, held: bool) -> None:
+        """Says whether this process is the only one that appends (it holds the lease): then answers are kept until it does."""
+        self._memory = {} if held else None
+
+    def _kept(self, question: tuple[Any, ...], answer: Callable[[], list[Entry[Any]]]) -> list[Entry[Any]]:
+        """The answer to a question about a kind of record: remembered, while nobody else appends, until one of the kind is appended."""
+        if self._memory is None:
+            return answer()
+        known = self._memory.setdefault(question[0], {})
+        if question not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[question] = answer()
+        return known[question]
+
+    def forget(self, kinds: Iterable[type[Record]]) -> None:
+        """Gives up remembered answers about these kinds: some were appended."""
+        if self._memory is not None:
+            for kind in (*kinds, None):
+                self._memory.pop(kind, None)
 
     def children(self, id: str) -> list[Entry[Record]]:
         """The entries that were made from this one, in order."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from noria.core import Unavailable
 from noria.store import delta, manifest
-from noria.store.engine import Scan
+from noria.store.engine import Scan, quoted
 from noria.store.files import sync_folder
 from noria.store.lake import Fault, Lake, order_of
 from noria.store.manifest import Change, FileInfo, Row, TableState
@@ -74,7 +74,7 @@ def _joined(lake: Lake, table: str, state: TableState, group: list[FileInfo]) ->
     scan = Scan(
         tuple(lake.folder / table / info.path for info in group), dict(state.schema), tuple(info.columns for info in group)
     )
-    order = ", ".join(f'"{name}"' for name in order_of(table) if name in state.schema)
+    order = ", ".join(quoted(name) for name in order_of(table) if name in state.schema)
     frame = lake.engine.sql("select * from t" + (f" order by {order}" if order else ""), t=scan)
     frame = frame.select(list(state.schema)).cast(dict(state.schema))  # type: ignore[arg-type]  # names to types, as it takes
     return lake.store_file(table, frame, level=max(info.level for info in group) + 1)
