@@ -11,10 +11,9 @@ import polars as pl
 import noria as nr
 
 DAYS, A_DAY = 24, 240
-FOLDER = Path(__file__).parent / "data"
 
 
-def write(folder: Path = FOLDER) -> None:
+def write(folder: Path) -> None:
     """Writes the planted tables, the same every time."""
     draw = np.random.default_rng(7)
     n = DAYS * A_DAY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from noria.core import SimulatedClock, parse_time
 from noria.settings import Settings
 from noria.store import Home
 
-DECLARATION = Path(__file__).with_name("planted.py")
 START, END = "2021-03-01", "2021-03-21"
 
 
@@ -47,10 +47,16 @@ def contents(path: Path) -> tuple[list[Any], dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, spawn: Callable[..., int]) -> Path:
-    planted.write()
-    home = tmp_path_factory.mktemp("undisturbed") / "home"
-    assert spawn(killed.turn_the_wheel, home, DECLARATION, START, END) == 0
+def declaration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    planted.write(folder / "data")
+    return Path(shutil.copy(planted.__file__, folder / "planted.py"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(declaration: Path, spawn: Callable[..., int]) -> Path:
+    home = declaration.parent / "home"
+    assert spawn(killed.turn_the_wheel, home, declaration, START, END) == 0
     return home
 
 
@@ -69,16 +75,18 @@ def test_the_twenty_days_go_round_the_wheel(undisturbed: Path) -> None:
     } <= kinds
 
 
-def test_two_runs_give_the_same_records(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
-    assert spawn(killed.turn_the_wheel, tmp_path / "again", DECLARATION, START, END) == 0
+def test_two_runs_give_the_same_records(undisturbed: Path, declaration: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+    assert spawn(killed.turn_the_wheel, tmp_path / "again", declaration, START, END) == 0
     assert contents(tmp_path / "again") == contents(undisturbed)
 
 
 @pytest.mark.timeout(900)
-def test_killed_once_at_every_effect_boundary(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+def test_killed_once_at_every_effect_boundary(
+    undisturbed: Path, declaration: Path, tmp_path: Path, spawn: Callable[..., int]
+) -> None:
     seen, home = tmp_path / "seen", tmp_path / "home"
     deaths = 0
-    while (code := spawn(killed.die_at_the_first_new_boundary, home, DECLARATION, START, END, seen)) != 0:
+    while (code := spawn(killed.die_at_the_first_new_boundary, home, declaration, START, END, seen)) != 0:
         assert code == -9, f"the child ended with {code} after {deaths} deaths"
         deaths += 1
         assert deaths < 2000
@@ -89,13 +97,13 @@ def test_killed_once_at_every_effect_boundary(undisturbed: Path, tmp_path: Path,
 
 
 @pytest.mark.timeout(600)
-def test_killed_at_random_moments(undisturbed: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
+def test_killed_at_random_moments(undisturbed: Path, declaration: Path, tmp_path: Path, spawn: Callable[..., int]) -> None:
     draw = random.Random(20210301)
     deaths = 0
     while deaths < 20 and spawn(
-        killed.turn_the_wheel, tmp_path / "home", DECLARATION, START, END, patience=draw.uniform(0.3, 2.0)
+        killed.turn_the_wheel, tmp_path / "home", declaration, START, END, patience=draw.uniform(0.3, 2.0)
     ):
         deaths += 1
-    assert spawn(killed.turn_the_wheel, tmp_path / "home", DECLARATION, START, END) == 0
+    assert spawn(killed.turn_the_wheel, tmp_path / "home", declaration, START, END) == 0
     assert deaths >= 3
     assert contents(tmp_path / "home") == contents(undisturbed)
