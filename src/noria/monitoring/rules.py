@@ -109,7 +109,8 @@ def below(points: Sequence[Point], bound: float, every: timedelta, *, error: flo
             size, since, raised = made, point.start, recent < bound
             break
     longer = float(np.average(values[-2 * CURRENT :], weights=weights[-2 * CURRENT :]))
-    return Sequel(raised, not raised and min(recent, longer) >= bound, since, size)
+    cleared = not raised and len(points) >= CURRENT and min(recent, longer) >= bound
+    return Sequel(raised, cleared, since, size)
 
 
 def _points(windows: Iterable[Monitored], of: Number) -> list[Point]:
