@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime, timedelta
+from typing import Any, cast
 
 import polars as pl
 
@@ -69,9 +70,7 @@ def training_set(
     record = TrainingSet(
         features=plan.id,
         columns=plan.names,
-        parts=tuple(
-            Part(name=name, window=windows[name], n=frame.height, rows=rows_hash(frame)) for name, frame in frames.items()
-        ),  # type: ignore[arg-type]  # the four names
+        parts=tuple(_part(name, windows[name], frame) for name, frame in frames.items()),
         gap=duration_text(gap_of(system)),
         dropped=dict(sorted(dropped.items())),
     )
@@ -207,6 +206,10 @@ def _entered(home: Home, record: TrainingSet, end: datetime) -> Entry[TrainingSe
     closed = home.ledger.latest(CohortClosed)
     parents = [snapshot(home).id, *([closed.id] if closed else [])]
     return home.commit(record, key=key, parents=parents)
+
+
+def _part(name: str, window: Window, frame: pl.DataFrame) -> Part:
+    return Part(name=cast(Any, name), window=window, n=frame.height, rows=rows_hash(frame))
 
 
 def _count(dropped: dict[str, int], reason: str, n: int) -> None:
