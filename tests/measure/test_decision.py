@@ -55,6 +55,14 @@ def test_expected_value_by_row_and_with_a_price_known_only_later(engine, declare
     assert made.tolist() == (SCORE * 3 - (1 - SCORE) * mean > 0).astype(float).tolist()
 
 
+def test_what_an_outcome_turned_out_to_be_does_not_decide(engine, declare):
+    system = declare("case when act and label then 3 when act then -price else 0 end", outcomes=["price"])
+    decision = choose(engine, system, SCORE, LABEL, FRAME)
+    closed = FRAME.with_columns(price=pl.col("price") * 100)
+    asked = FRAME.select(other="price")
+    assert act(engine, system, decision, SCORE, closed).tolist() == act(engine, system, decision, SCORE, asked).tolist()
+
+
 def test_the_best_threshold_against_trying_every_one(engine, declare):
     system = declare("case when act and label then 3 when act then -2 else 0 end", "act when score > best")
     for few in (np.round(SCORE, 1), SCORE[:150]):

@@ -1,6 +1,6 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
-from noria.measure.decision import Decision, Policy, act, choose, parse_policy
+from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy
 from noria.measure.outcomes import blocks_of, closed, closed_until, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.slices import by_slice
@@ -23,6 +23,7 @@ __all__ = [
     "expected",
     "known_labels",
     "numeric_act",
+    "outcome_means",
     "parse_policy",
     "policies",
     "profile",

@@ -103,11 +103,7 @@ def choose(
     policy = parse_policy(system.decide.policy)
     score = np.asarray(score, float)
     keep = known_labels(system, label)
-    means = {
-        name: float(frame[name].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]  # the mean of a Float64 column is a float
-        for name in columns_read(system.objective.value.sql)
-        if name in system.outcomes and name in frame.columns and frame[name].dtype.is_numeric()
-    }
+    means = outcome_means(system, frame)
     if policy.kind == "threshold" and policy.bound is None:
         bound = _best(engine, system, score, label, frame, keep=keep, weights=weights)
         return Decision("threshold", bound, classes=classes, outcomes=means)
@@ -117,6 +113,15 @@ def choose(
         offset = float(residuals[place]) if len(residuals) else 0.0
         return Decision("quantile", quantile=policy.quantile, offset=offset, outcomes=means)
     return Decision(policy.kind, policy.bound, classes=classes, outcomes=means)
+
+
+def outcome_means(system: System, frame: pl.DataFrame) -> dict[str, float]:
+    """What stands in for each outcome that the value reads while it is not known: its mean over these rows."""
+    return {
+        name: float(frame[name].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]  # the mean of a Float64 column is a float
+        for name in columns_read(system.objective.value.sql)
+        if name in system.outcomes and name in frame.columns and frame[name].dtype.is_numeric()
+    }
 
 
 def _best(
@@ -154,7 +159,8 @@ def act(engine: Engine, system: System, decision: Decision, scores: NDArray[Any]
     """The policy's act on each row, without exploration.
 
     Indices into ``Decide.acts`` (0/1 for the default), amounts for ``score`` and ``quantile``, NaN for ``human`` and where there is no score.
-    Outcomes that the value reads and the rows do not have are taken at their mean on the validation part.
+    Outcomes that the value reads are taken at their mean on the validation part, also where the rows have them already: they are not
+    known when deciding.
     """
     scores = np.asarray(scores, float)
     if decision.kind == "human":
@@ -165,8 +171,9 @@ def act(engine: Engine, system: System, decision: Decision, scores: NDArray[Any]
     bound = decision.threshold or 0.0
     if decision.kind == "threshold":
         return np.where(known, (scores > bound).astype(float), np.nan)
-    lacking = [pl.lit(mean).alias(name) for name, mean in decision.outcomes.items() if name not in frame.columns]
-    worth = expected(engine, system, frame.with_columns(lacking), scores, classes=decision.classes)
+    means = [pl.lit(mean).alias(name) for name, mean in decision.outcomes.items()]
+    asked = frame.drop(system.outcomes, strict=False).with_columns(means)
+    worth = expected(engine, system, asked, scores, classes=decision.classes)
     if decision.kind == "largest":
         best = np.argmax(np.where(np.isnan(worth), -np.inf, worth), axis=1).astype(float)
     else:

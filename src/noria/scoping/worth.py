@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core import Estimate, digest
-from noria.measure import Decision, act, numeric_act, parse_policy, policies, value
+from noria.measure import Decision, act, numeric_act, outcome_means, parse_policy, policies, value
 from noria.records import Standing
 from noria.scoping import money
 from noria.scoping.probe import Floats, Study
@@ -59,7 +59,8 @@ def reachable(engine: Engine, system: System, study: Study, score: Floats) -> Fl
     if numeric_act(system):
         decision = Decision(policy.kind, quantile=policy.quantile)
     else:
-        decision = Decision("largest", classes=study.classes)
+        earlier = study.frame[study.early.tolist()]
+        decision = Decision("largest", classes=study.classes, outcomes=outcome_means(system, earlier))
     done = act(engine, system, decision, score, rows)
     return value(engine, system, rows, done, labels_of(study, study.late), score)
 
@@ -106,12 +107,13 @@ def break_even(engine: Engine, system: System, study: Study) -> float | None:
     rows, label = study.frame[thin.tolist()], study.label[thin]
     made = policies(engine, system, rows, label)
     trivial = max(float(np.nanmean(made[name])) for name in ("do nothing", "always act"))
-    policy = parse_policy(system.decide.policy)
+    policy, means = parse_policy(system.decide.policy), outcome_means(system, rows)
 
     def worth(prediction: Floats) -> float:
         offset = float(np.quantile(label - prediction, policy.quantile)) if policy.quantile is not None else 0.0
         kind = policy.kind if numeric_act(system) else "largest"
-        done = act(engine, system, Decision(kind, offset=offset, quantile=policy.quantile), prediction, rows)
+        decision = Decision(kind, offset=offset, quantile=policy.quantile, outcomes=means)
+        done = act(engine, system, decision, prediction, rows)
         return float(np.nanmean(value(engine, system, rows, done, label, prediction)))
 
     seed = int(digest(["break-even", system.id])[:8], 16)
