@@ -21,6 +21,8 @@ from noria.store import Home
 from noria.store.lease import Place
 from noria.store.schema import leases
 
+from .conftest import put
+
 HOLDER = """
 import sys
 from pathlib import Path
@@ -125,6 +127,19 @@ def test_a_paused_worker_keeps_its_lease_for_its_seconds(open_home: Callable[...
             pass
         process.send_signal(signal.SIGCONT)
         assert say(process, "a") == "written"
+
+
+def test_a_worker_that_lost_its_lease_removes_no_file_of_the_next(open_home: Callable[..., Home]) -> None:
+    first, second = open_home(), open_home()
+    with first.hold("worker"):
+        put(first, 1)
+        change_lease(first, pid=os.getpid(), started="a process that is gone")
+        with second.hold("other"):
+            put(second, 2)
+            first.lake.untidy.add("predictions")
+            first.lake.upkeep()
+            assert second.lake.check() == []
+            assert second.lake.read("predictions").height == 40
 
 
 def change_lease(home: Home, seconds: int = 0, **place: object) -> None:

@@ -36,13 +36,16 @@ def upkeep(lake: Lake) -> None:
 
 
 def _sweep(lake: Lake, table: str, state: TableState) -> None:
-    """Removes the files of a table that nothing refers to: abandoned ones, and those joined before the last joins."""
+    """Removes the files of a table that nothing refers to: abandoned ones, and those joined before the last joins.
+
+    A worker that lost its lease unnoticed does not know what came after it: files of a later epoch are not its to remove.
+    """
     keep = state.files.keys() | {info.path for origins in state.origins.values() for info in origins}
-    for path in (lake.folder / table).glob("*.parquet"):
-        if path.name not in keep:
-            path.unlink()
-    for path in (lake.folder / table).glob(".*.part"):
-        path.unlink()
+    epoch = lake.held().epoch
+    for path in [*(lake.folder / table).glob("*.parquet"), *(lake.folder / table).glob(".*.part")]:
+        made_in = path.name.removeprefix(".").partition("-")[0]
+        if path.name not in keep and not (made_in.isdecimal() and int(made_in) > epoch):
+            path.unlink(missing_ok=True)
     lake.untidy.discard(table)
 
 
