@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import noria as nr
 from noria import data
-from noria.core import DataFault
+from noria.core import DataFault, Window
 from noria.data.ingest import content_sql
 from noria.data.sql import Reader
-from noria.records import Blocked, Ingested, SchemaFrozen
+from noria.records import Blocked, Ingested, SchemaFrozen, Scored
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -123,6 +123,19 @@ def test_a_row_is_late_when_another_source_was_looked_at_before_it_came(world: A
     pl.concat([first, rows([26, 50], id=["b", "c"], x=[2, 3])]).write_parquet(path)
     data.ingest(world.home, made, world.at(START + 3 * DAY))
     assert lake(world)["_known"].to_list() == [START + HOUR, START + 50 * HOUR, START + 3 * DAY]
+
+
+def test_a_request_sealed_after_the_turn_had_looked_hides_no_row(world: Any) -> None:
+    """On a live clock a request may be asked, and sealed, seconds after the turn looked at the sources."""
+    asks = nr.Request({"id": "VARCHAR", "n": "BIGINT"}, key="id")
+    came = nr.Source("came", rows([1, 24.001], id=["a", "b"], x=[1, 2]), key="id", time="at", owner="us")
+    made = world.declared(came=came, predict=asks, features=[nr.Source("asks", key="id").columns("n")])
+    assert data.ingest(world.home, made, world.at(START + DAY))[0].record.accepted == 1
+    later = world.at(START + DAY + timedelta(seconds=9))
+    asked = Scored(window=Window(START, later), n=0, rows="", variants={}, acts={})
+    world.home.commit(asked, key="score/requests/1")
+    [entry] = data.ingest(world.home, made, world.at(START + DAY + HOUR))
+    assert (entry.record.accepted, entry.record.late) == (1, 0)
 
 
 def test_a_restated_row_is_kept_beside_the_first(world: Any) -> None:

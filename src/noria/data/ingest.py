@@ -27,7 +27,7 @@ from noria.data.sql import reader_of
 from noria.data.summary import summarised
 from noria.records import Blocked, Entry, Ingested, RawFile, SchemaFrozen, Scored
 from noria.store import Home
-from noria.system import Source, System
+from noria.system import Request, Source, System
 from noria.tables import QUARANTINE, SOURCE, TIME, source_table
 
 _MICRO = timedelta(microseconds=1)
@@ -97,7 +97,7 @@ def ingest(home: Home, system: System, now: datetime) -> list[Entry[Ingested]]:
     """
     taken = []
     fault: DataFault | None = None
-    horizon = _looked_until(home)
+    horizon = _looked_until(home, system)
     for source in system.sources.values():
         if source.data is None:
             continue
@@ -128,10 +128,13 @@ def _block(home: Home, source: Source, unusable: _Unusable) -> DataFault:
     return DataFault(unusable.reason, hint=unusable.hint)
 
 
-def _looked_until(home: Home) -> datetime | None:
-    """Up to when the sources were certainly looked at: the newest batch of any of them, or the newest scoring."""
+def _looked_until(home: Home, system: System) -> datetime | None:
+    """Up to when the sources were certainly looked at: the newest batch of any of them, or the newest scoring of their rows.
+
+    Requests say nothing of it: they are sealed up to the last of them, which may have been asked after the turn had looked.
+    """
     ingested = home.ledger.latest(Ingested)
-    scored = home.ledger.latest(Scored)
+    scored = None if isinstance(system.predict, Request) else home.ledger.latest(Scored)
     times = [entry.record.upto for entry in (ingested,) if entry] + [entry.record.window.end for entry in (scored,) if entry]
     return max(times, default=None)
 
