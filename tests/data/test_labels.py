@@ -118,6 +118,26 @@ def test_late_rows_revise_only_the_cohorts_whose_labels_they_change(world: Any) 
     assert data.close(world.home, made, world.clock.now()) == []
 
 
+def test_a_row_that_becomes_known_while_a_turn_runs_revises_too(world: Any) -> None:
+    """On a live clock the record of a cohort is some seconds younger than the batch that it rests on."""
+    path, now = world.folder / "came.parquet", START + 4 * DAY
+    rows = pl.DataFrame({"id": ["a", "b"], "x": [3.0, 3.0]}).with_columns(
+        pl.Series("at", [START + 2 * HOUR, START + 26 * HOUR], dtype=TIME),
+        pl.Series("seen", [START + 3 * HOUR, now + timedelta(seconds=3)], dtype=TIME),
+    )
+    rows.write_parquet(path)
+    came = nr.Source("came", str(path), key="id", time="at", known="seen", owner="us")
+    made = world.declared(label=nr.Label(came, "x > 0", within="6h", otherwise=False))
+    world.at(now)
+    world.predict(asked_rows([1, 25], ["a", "b"]))
+    data.ingest(world.home, made, now)
+    world.at(now + timedelta(seconds=5))
+    assert len(data.close(world.home, made, now)) == 2
+    later = world.at(now + HOUR)
+    data.ingest(world.home, made, later)
+    assert [(e.record.window.end, e.record.revision) for e in data.close(world.home, made, later)] == [(START + 2 * DAY, 1)]
+
+
 def test_a_prediction_that_came_after_closing_gets_its_label(world: Any) -> None:
     """Its cohort is revised; one that had no prediction at all is closed then."""
     path = world.folder / "asked.parquet"

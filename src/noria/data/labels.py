@@ -259,6 +259,8 @@ def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[
     every = duration(system.every)
     touched: set[datetime] = set()
     edge = done + reach(system)
+    taken = home.ledger.read(Ingested, until=last.at, newest=1)  # what became known after this batch was not there at closing
+    seen = taken[-1].record.upto if taken else last.at
     for source in {found.source.name: found.source for found in _wanted(system)}.values():
         batches = home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", since=last.at)
         first = min((b.record.first for b in batches if b.record.first is not None), default=None)
@@ -266,7 +268,7 @@ def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[
         if not delayed and (first is None or first > edge):
             continue
         low = None if first is None else first - _MICRO
-        touched |= _cohorts_of(home, system, source, Late(last.at, now, None if delayed else low, edge, done))
+        touched |= _cohorts_of(home, system, source, Late(seen, now, None if delayed else low, edge, done))
     return sorted(touched | _asked_late(home, system, last.at, every, done))
 
 
