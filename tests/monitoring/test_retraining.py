@@ -222,8 +222,9 @@ def test_a_verification_that_fails_today_holds_back_today(begin: Any, told: Any)
     later(story, 11)
     now = story.clock.now()
     record = Verified(source="sensor", upto=now, verdict=Verdict.FAIL, tested=3, checks=(Check("nulls", Verdict.FAIL, "y"),))
+    later(story, 1e-4)  # a live clock goes on while a turn runs
     story.home.commit(record, key="verify/sensor/1")
-    made = ask(story)
+    made = monitoring.retraining(story.home, story.system, now, None)
     assert made.record.decision == "blocked"
     assert made.record.reason == "verification of sensor fails: nulls"
     later(story, 1)

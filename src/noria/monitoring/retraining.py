@@ -110,8 +110,8 @@ def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
 
 
 def _enough(home: Home, system: System) -> bool:
-    """Whether the closed cohorts reach over the shortest training part, the other three, and the gaps between them."""
-    cohorts = home.ledger.read(CohortClosed)
+    """Whether the closed cohorts with labels reach over the shortest training part, the other three, and the gaps between them."""
+    cohorts = [entry for entry in home.ledger.read(CohortClosed) if entry.record.labelled]
     if not cohorts:
         return False
     parts, label = system.parts, system.label
@@ -148,7 +148,7 @@ def _held(
         name = found.causes[0].name if found.causes else "unknown"
         reason = f"the diagnosis is {name}: training now would learn the fault; go back to {found.back_to}"
         return blocked_by.key, reason, [blocked_by.id]
-    failed = [e for e in home.ledger.read(Verified, newest=16) if e.at == now and e.record.verdict is Verdict.FAIL]
+    failed = [e for e in home.ledger.read(Verified, newest=16) if e.at >= now and e.record.verdict is Verdict.FAIL]
     if failed:
         sources = sorted(entry.record.source for entry in failed)
         names = sorted({check.name for entry in failed for check in entry.record.checks if check.verdict is Verdict.FAIL})
