@@ -11,7 +11,7 @@ import polars as pl
 from noria.core import Verdict, Window, duration
 from noria.monitoring.reference import SCORE, Reference, bounds, distances, reference, season
 from noria.monitoring.windows import answering, judged, number, value_of
-from noria.records import Monitored, Scored, Signal
+from noria.records import Monitored, Signal
 from noria.store import Home
 from noria.system import System
 
@@ -32,7 +32,7 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
     release = answering(frame)
     before = next((record for record in reversed(past) if record.release is not None), None)
     against = reference(home, system, release, before) if release is not None else None
-    signals = [*_operation(home, system, window, frame, past)]
+    signals = [*_operation(system, frame, past)]
     if against is not None:
         signals += _moved(_with_score(against, past), window, frame, release)
     if release is not None:
@@ -40,7 +40,7 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
     return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals))
 
 
-def _operation(home: Home, system: System, window: Window, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
+def _operation(system: System, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
     """Volume against its own past (its third smallest and third largest windows), rows scored late, and rows that could not be scored."""
     rows = float(frame.height)
     counts = sorted(record.n for record in past[-PAST:])
@@ -57,8 +57,8 @@ def _operation(home: Home, system: System, window: Window, frame: pl.DataFrame, 
     after = (frame["_scored_at"] - frame["_time"]) > duration(system.every) + timedelta(seconds=1)
     late = number(float(after.fill_null(False).mean() or 0.0))  # type: ignore[arg-type]  # the mean of booleans is a float
     made.append(Signal("late", "volume", "operation", late, LATE, judged(late, high=LATE)))
-    done = [entry.record for entry in home.ledger.read(Scored, newest=8) if entry.record.window.end in window]
-    refused = number(sum(record.refused for record in done) / max(sum(record.n for record in done), 1))
+    unanswered = (frame["_release"].fill_null("") != "") & frame["_score"].is_null()
+    refused = number(float(unanswered.mean() or 0.0))  # type: ignore[arg-type]  # the mean of booleans is a float
     made.append(Signal("refused", "volume", "operation", refused, REFUSED, judged(refused, high=REFUSED)))
     return made
 
