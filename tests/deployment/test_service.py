@@ -205,6 +205,7 @@ def test_pages_of_other_origins_cannot_ask(served: Any) -> None:
     for headers in (
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site"},
         {"origin": "http://127.0.0.1:9"},
     ):
@@ -215,6 +216,7 @@ def test_pages_of_other_origins_cannot_ask(served: Any) -> None:
 def test_large_bodies_are_stopped_by_their_length_and_while_they_come(served: Any) -> None:
     ask = Client(served, body_limit_bytes=1000)
     assert ask("POST", "/v1/predict", content=b"x" * 1001).status_code == 413
+    assert ask("POST", "/v1/predict", content=b"{}", headers={"content-length": "9" * 5000}).status_code == 413
     sent = 0
 
     async def stream() -> Any:

@@ -25,6 +25,7 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SHORTEST_TOKEN = 16
 BODY_SECONDS = 10.0
+LONGEST_LENGTH = 18
 
 
 class _Stop(Exception):
@@ -82,7 +83,7 @@ class Guard:
         if scope["method"] in SAFE:
             return
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers["host"]:
+        if origin is not None and _netloc(origin) != headers["host"]:
             raise _Stop(403, Refused("a page of another origin may not do this", hint="call the service without a browser"))
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise _Stop(403, Refused("a page of another site may not do this", hint="call the service without a browser"))
@@ -106,7 +107,7 @@ class Guard:
             )
         if said is not None and not said.isdecimal():
             raise _Stop(400, Refused("Content-Length is not a number"))
-        if said is not None and int(said) > self._limit:
+        if said is not None and (len(said) > LONGEST_LENGTH or int(said) > self._limit):
             raise self._too_large()
         body = bytearray()
         try:
@@ -200,6 +201,14 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _netloc(url: str) -> str | None:
+    """A URL's host and port; ``None`` when it is no URL."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
 
 
 def _is_address(host: str) -> bool:
