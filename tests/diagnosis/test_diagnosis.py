@@ -211,13 +211,14 @@ def test_a_constant_predictor(begin: Any, told: Any) -> None:
     assert record.back_to == "data"
 
 
-def test_the_last_label_is_better(begin: Any, told: Any) -> None:
+@pytest.mark.parametrize("baseline", ["last", "last_origin"])
+def test_the_last_label_is_better(begin: Any, told: Any, baseline: str) -> None:
     story = begin()
     story.tell(told.World(), 5)
     gated(
         story,
         Check("superior to baseline", Verdict.PASS, "prior", Estimate(0.1, 0.05, 0.2, 14), 0.0),
-        Check("superior to baseline", Verdict.FAIL, "last", Estimate(-0.1, -0.2, -0.05, 14), 0.0, "log_loss better by -0.1"),
+        Check("superior to baseline", Verdict.FAIL, baseline, Estimate(-0.1, -0.2, -0.05, 14), 0.0, "log_loss better by -0.1"),
     )
     record = only(story)
     assert record.causes[0].name == "better baseline"

@@ -101,7 +101,7 @@ def examine(engine: Engine, system: System, frame: pl.DataFrame, *, cohorts: int
     no_rule(system, study, best, found)
     standings = policy_standings(engine, system, study)
     even, base = break_even(engine, system, study), _base_rate(system, study)
-    reached = pays(engine, system, study, found, best=best, even=even)
+    pays(engine, system, study, found, best=best, even=even)
     record = Charter(
         declaration=system.id,
         decision=found.decision,
@@ -116,7 +116,7 @@ def examine(engine: Engine, system: System, frame: pl.DataFrame, *, cohorts: int
         baselines=_baselines(engine, system, study),
         policies=standings,
         break_even=even,
-        reachable=reached,
+        reachable=_reachable(system, study, best),
         requirements=_requirements(engine, system, frame, study, base),
     )
     return _rounded(record)
@@ -146,6 +146,15 @@ def _base_rate(system: System, study: Study) -> Estimate:
         shares = np.bincount(study.raw.astype(int), study.weights)
         label = (study.raw == int(shares.argmax())).astype(float)
     return block_mean(label, study.blocks, weights=study.weights, least=system.gate.blocks)
+
+
+def _reachable(system: System, study: Study, best: str | None) -> Estimate | None:
+    """The discrimination that the best probe reached, in the units of the break-even: AUC, or R²."""
+    metric = {"binary": "auc", "regression": "r2"}.get(system.task)
+    if best is None or metric is None:
+        return None
+    rows, least = study.late, system.gate.blocks
+    return estimate(metric, study.label[rows], study.scores[best], study.blocks[rows], weights=study.weights[rows], least=least)
 
 
 def _labels(frame: pl.DataFrame, study: Study, counts: dict[str, int]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from noria.scoping import lookup
 from noria.scoping.probe import Study
 from noria.scoping.study import rules_of
 from noria.scoping.worth import best_trivial, difference_of_acting, reachable
-from noria.stats import block_mean, estimate, paired
+from noria.stats import estimate, paired
 from noria.system import System
 
 if TYPE_CHECKING:
@@ -172,17 +172,15 @@ def no_rule(system: System, study: Study, best: str | None, found: Findings) -> 
     found.add(Check("no rule suffices", verdict, name, shown, RULE_SHARE, said), limit=f"rule first: {name}: {said}")
 
 
-def pays(
-    engine: Engine, system: System, study: Study, found: Findings, *, best: str | None, even: float | None
-) -> Estimate | None:
-    """Value per prediction reached by the best probe, and whether it beats the best trivial policy."""
+def pays(engine: Engine, system: System, study: Study, found: Findings, *, best: str | None, even: float | None) -> None:
+    """Whether the best decisions on the best probe's score are worth more than the best trivial policy."""
     shown = Check(
         "break-even", Verdict.NOT_MEASURED if system.task == "multiclass" else Verdict.PASS if even is not None else Verdict.FAIL,
         bound=even, detail="the least discrimination at which deciding by a score pays",
     )  # fmt: skip
     found.add(shown, stop="no prediction, however good, would be worth more than always doing the same")
     if best is None:
-        return None
+        return
     worth = reachable(engine, system, study, study.scores[best])
     name, trivial = best_trivial(engine, system, study)
     gain = difference_of_acting(study, worth, trivial, least=system.gate.blocks)
@@ -194,5 +192,3 @@ def pays(
         stop=f"deciding by what can be learned is worth less than to {name}",
         unknown=f"it is not certain that deciding by what can be learned is worth more than to {name}",
     )
-    late = study.late
-    return block_mean(worth, study.blocks[late], weights=study.weights[late], least=system.gate.blocks)

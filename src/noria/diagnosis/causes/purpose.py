@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from noria import stats
@@ -10,7 +12,7 @@ from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested, check
 from noria.records import Charter, Monitored
 
-LAST = ("last", "last label")
+LAST = "last"  # the first word of every such baseline's name: "last", "last_origin", "last label"
 LEAST = 10
 
 
@@ -80,7 +82,7 @@ def no_signal(case: Case) -> Tested:
     strength = 0.0
     if any(one.verdict is Verdict.FAIL for one in made):
         strength = 0.6
-        if charter is not None:
+        if charter is not None and charter.record.task != "multiclass":  # several classes have no single number
             reach, even = charter.record.reachable, charter.record.break_even
             short = even is None or (reach is not None and reach.value is not None and reach.value < even)
             said = f"within reach is {reach}; to make money takes {even if even is not None else 'more than there is'}"
@@ -102,7 +104,7 @@ def better_baseline(case: Case) -> Tested:
             detail=f"against {one.subject}: {one.detail}",
         )
         for one in case.failed("superior to baseline", "backtest on the freshest data")
-        if one.subject.split(" ")[0].rstrip(":") in LAST or one.subject in LAST
+        if re.split(r"[ :_]", one.subject)[0] == LAST
     ]
     for alert in case.harmed:
         if alert.name == "worse than baseline" and alert.subject == "last label":
