@@ -277,3 +277,16 @@ def test_jobs_come_back_in_order_and_errors_are_raised():
     with pytest.raises(ZeroDivisionError):
         run([lambda: 1 // 0], 2)
     assert Settings().threads == 2
+
+
+def test_an_estimator_of_any_kind_is_fitted_with_the_weights(tmp_path):
+    """Rows that were left untreated by chance stand for those that were treated."""
+    candidates = [nr.Prior(), LogisticRegression(C=1e-6)]
+    frames = parcels.frames()
+    weight = pl.when(pl.col("_label") == 1).then(9.0).otherwise(1.0).alias("_weight")
+    frames = {part: frame.with_columns(weight) for part, frame in frames.items()}
+    made = trained_in(tmp_path, parcels.system(candidates=candidates), frames)
+    label = frames["train"]["_label"].to_numpy()
+    rate = np.average(label, weights=frames["train"]["_weight"].to_numpy())
+    raw = model.load(made["logisticregression"][1]).model
+    assert logit(rate) == pytest.approx(logit(np.median(raw.predictor.predict(raw.encoder.encode(frames["test"])))), abs=0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +180,6 @@ def _rule(task: Task, recipe: DeclaredRule) -> Model:
 
 
 def _linear(task: Task, settings: dict[str, Any]) -> Model:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
     design = fit_design(task.encoder, task.matrix)
@@ -192,10 +190,7 @@ def _linear(task: Task, settings: dict[str, Any]) -> Model:
     if link == "identity":
         model = Ridge(alpha=1.0 / strength, solver="lsqr", tol=1e-8, max_iter=2000).fit(wide, task.train.label, weights)
     else:
-        with warnings.catch_warnings():
-            # a solution that is still moving in the fourth digit is as good a model, and the search sees its score
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression(C=strength, max_iter=100).fit(wide, task.train.label, weights)
+        model = LogisticRegression(C=strength, max_iter=100).fit(wide, task.train.label, weights)
     coefficients, intercept = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
     if link == "softmax":
         coefficients, intercept = _every_class(model, coefficients, intercept)
@@ -249,6 +244,7 @@ def _loss(task: Task) -> dict[str, Any]:
 
 def _estimator(task: Task, recipe: Estimator, seed: int) -> Model:
     from sklearn.base import clone
+    from sklearn.utils.validation import has_fit_parameter
 
     from noria.model.foreign import foreign_from
 
@@ -258,7 +254,9 @@ def _estimator(task: Task, recipe: Estimator, seed: int) -> Model:
     if "random_state" in model.get_params(deep=False):
         model.set_params(random_state=seed % 2**31)
     link = LINKS[task.system.task]
-    model.fit(wide, task.train.label if link == "identity" else task.train.label.astype(int))
+    weighted = has_fit_parameter(model, "sample_weight") and not (task.train.weights == task.train.weights[0]).all()
+    weights = {"sample_weight": task.train.weights} if weighted else {}
+    model.fit(wide, task.train.label if link == "identity" else task.train.label.astype(int), **weights)
     if link != "identity" and not hasattr(model, "predict_proba"):
         raise DataFault(
             f"{type(model).__name__} gives no probabilities",
