@@ -279,7 +279,7 @@ def _label(system: System, schemas: Mapping[str, Schema], predicted: Schema | No
         yield from wrong
         if length is not None and within is not None and length > within:
             message = f"it comes within {outcome.within}, and the cohort closes when the label's {label.within} are over"
-            yield Problem(f"{place}.within", message, "give the label a lateness that covers it, or shorten it")
+            yield Problem(f"{place}.within", message, "give the label a longer within, or shorten the outcome's")
         yield from _by(f"{place}.by", system, outcome, schemas, predicted)
 
 
