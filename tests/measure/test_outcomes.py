@@ -100,3 +100,11 @@ def test_blocks_are_cohorts():
     first = blocks_of(times, "1d")
     assert (first - first[0]).tolist() == [0, 1, 1, 2]
     assert len(set(blocks_of(times, "1w").tolist())) == 1
+
+
+def test_what_is_closed_does_not_go_back_when_old_cohorts_are_closed_late(written):
+    written.predictions(asked(99))
+    written.outcomes(labels(asked(99), [0, 0, 0, 0]), 99)
+    for day in range(65):
+        written.outcomes(labels(asked(day, 1), [1]), day)
+    assert closed_until(written.home) == START + 100 * DAY

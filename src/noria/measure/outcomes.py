@@ -18,15 +18,11 @@ from noria.tables import OUTCOMES, PREDICTIONS
 if TYPE_CHECKING:
     from noria.store.home import Home
 
-_RECENT = 64
-
 
 def closed_until(home: Home) -> datetime | None:
     """The end of the newest closed cohort; every earlier cohort is closed too. ``None`` before the first."""
-    recent = home.ledger.read(CohortClosed, newest=_RECENT)
-    if len(recent) == _RECENT and all(entry.record.revision for entry in recent):
-        recent = home.ledger.read(CohortClosed)
-    return max((entry.record.window.end for entry in recent), default=None)
+    last = home.ledger.furthest(CohortClosed, "cohort/")  # the newest record may be of an old cohort, revised or closed late
+    return None if last is None else last.record.window.end
 
 
 def blocks_of(times: pl.Series, every: str) -> NDArray[np.int64]:

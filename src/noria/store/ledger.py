@@ -82,6 +82,12 @@ class Ledger:
         found = self._kept((kind, "latest", prefix), lambda: self._entries(entries.c.seq == newest))
         return found[0] if found else None
 
+    def furthest(self, kind: type[R], prefix: str) -> Entry[R] | None:
+        """The entry of a kind with the greatest key that begins with ``prefix``: of keys that go on with a time, the latest time."""
+        greatest = sa.select(sa.func.max(entries.c.key)).where(*_chosen(kind, prefix)).scalar_subquery()
+        found = self._kept((kind, "furthest", prefix), lambda: self._entries(entries.c.key == greatest))
+        return found[0] if found else None
+
     @overload
     def read(
         self,
