@@ -9,7 +9,7 @@ What a turn at T releases acts on what is asked after T.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from noria import business, data, deployment, development, diagnosis, features, monitoring, scoping
@@ -34,17 +34,13 @@ from noria.system import System
 
 @dataclass
 class Turn:
-    """What one turn did: the steps that wrote something, and where it stopped (with the reason) if it did."""
+    """What one turn did: the steps that wrote something, in their order, and where it stopped (with the reason) if it did."""
 
     at: datetime
-    did: list[str] = field(default_factory=list)
+    did: tuple[str, ...] = ()
     stopped: str = ""
     reason: str = ""
     hint: str = ""
-
-    def note(self, step: str, made: object) -> None:
-        if made and step not in self.did:
-            self.did.append(step)
 
 
 def turn(home: Home, system: System, *, bundles: Bundles | None = None) -> Turn:
@@ -58,26 +54,33 @@ def turn(home: Home, system: System, *, bundles: Bundles | None = None) -> Turn:
     now = home.clock.now()
     done = Turn(now)
     bundles = bundles or Bundles(home)
-    done.note("declaration", declare(home, system))
+    declare(home, system)
     try:
         with home.measurements.span("turn.data.ingest"):
-            done.note("data", data.ingest(home, system, now))
+            data.ingest(home, system, now)
         with home.measurements.span("turn.data.verify"):
-            done.note("data", data.verify(home, system, now))
+            data.verify(home, system, now)
     except DataFault as fault:
-        done.note("data", True)
         done.stopped, done.reason, done.hint = "data", fault.message, fault.hint
     else:
-        _serve_and_learn(home, system, bundles, done)
+        _serve_and_learn(home, system, now, bundles)
     with home.measurements.span("turn.diagnosis"):
-        done.note("diagnosis", diagnosis.diagnose(home, system, now))
+        diagnosis.diagnose(home, system, now)
     if not done.stopped:
-        _improve(home, system, now, done)
-    if done.did:
-        record = Turned(did=tuple(done.did), stopped=done.stopped, reason=done.reason)
-        home.commit(record, key=f"turn/{now.isoformat()}")
+        _improve(home, system, now)
+    done.did = steps_at(home, now)
+    key = f"turn/{now.isoformat()}"
+    if done.did and home.ledger.find(key) is None:
+        home.commit(Turned(did=done.did, stopped=done.stopped, reason=done.reason), key=key)
         home.lake.upkeep()
     return done
+
+
+def steps_at(home: Home, now: datetime) -> tuple[str, ...]:
+    """The steps that have written records at this time since the last turn ended: a turn that was killed and begun again did them all."""
+    last = home.ledger.latest(Turned)
+    made = home.ledger.read(after=last.seq if last else 0)
+    return tuple(dict.fromkeys(entry.record.STEP for entry in made if entry.at == now))
 
 
 def declare(home: Home, system: System) -> Entry[Declared] | None:
@@ -95,24 +98,23 @@ def declare(home: Home, system: System) -> Entry[Declared] | None:
     return home.commit(record, key=f"declared/{number:04d}", parents=[last.id] if last else [])
 
 
-def _serve_and_learn(home: Home, system: System, bundles: Bundles, done: Turn) -> None:
+def _serve_and_learn(home: Home, system: System, now: datetime, bundles: Bundles) -> None:
     """Scores what was asked, closes what has become known, watches, accounts, and moves the rollout."""
-    now = done.at
     with home.measurements.span("turn.deployment.score"):
-        done.note("deployment", deployment.sweep(home, system))
-        done.note("deployment", score(home, system, now, bundles))
+        deployment.sweep(home, system)
+        score(home, system, now, bundles)
     with home.measurements.span("turn.data.close"):
-        done.note("data", data.close(home, system, now))
+        data.close(home, system, now)
     with home.measurements.span("turn.monitoring"):
-        done.note("monitoring", monitoring.watch(home, system, now))
-        done.note("monitoring", monitoring.alert(home, system, now))
+        monitoring.watch(home, system, now)
+        monitoring.alert(home, system, now)
     with home.measurements.span("turn.business"):
-        done.note("business", business.account(home, system, now))
+        business.account(home, system, now)
     with home.measurements.span("turn.deployment.rollout"):
-        done.note("deployment", deployment.advance(home, system, now, bundles=bundles))
+        deployment.advance(home, system, now, bundles=bundles)
     with home.measurements.span("turn.scoping"):
         if scoping.due(home, system, now):
-            done.note("scoping", scoping.charter(home, system, now))
+            scoping.charter(home, system, now)
 
 
 def score(home: Home, system: System, now: datetime, bundles: Bundles) -> Entry[Scored] | None:
@@ -127,7 +129,7 @@ def score(home: Home, system: System, now: datetime, bundles: Bundles) -> Entry[
     return deployment.score(home, system, window, spine, features.compute(home, system, spine), bundles=bundles)
 
 
-def _improve(home: Home, system: System, now: datetime, done: Turn) -> None:
+def _improve(home: Home, system: System, now: datetime) -> None:
     """Trains when the policy says so, gates, and starts the rollout of what passed."""
     if not chartered(home, system):
         return
@@ -135,16 +137,15 @@ def _improve(home: Home, system: System, now: datetime, done: Turn) -> None:
         asked = pending(home)
         if asked is None:
             asked = monitoring.retraining(home, system, now, blocking(home))
-            done.note("monitoring", asked)
     if asked is None or asked.record.decision != "go":
         return
-    gated = train(home, system, asked, done)
+    gated = train(home, system, asked)
     if gated is not None and gated.record.verdict is Verdict.PASS and approved(home, system, gated):
         with home.measurements.span("turn.deployment.rollout"):
-            done.note("deployment", deployment.begin(home, system, gated.record.bundle, gated))
+            deployment.begin(home, system, gated.record.bundle, gated)
     if gated is not None and gated.at == now:
         with home.measurements.span("turn.diagnosis"):
-            done.note("diagnosis", diagnosis.diagnose(home, system, now))
+            diagnosis.diagnose(home, system, now)
 
 
 def chartered(home: Home, system: System) -> bool:
@@ -190,7 +191,7 @@ def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:
     return signature is not None and signature.record.granted
 
 
-def train(home: Home, system: System, asked: Entry[Retraining], done: Turn) -> Entry[Gated] | None:
+def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] | None:
     """From an order to train to the gate's verdict. Everything is keyed by the order, so that it can be taken up again."""
     known = home.ledger.find(gate_key(asked))
     if known is not None and isinstance(known.record, Gated):
@@ -207,7 +208,6 @@ def train(home: Home, system: System, asked: Entry[Retraining], done: Turn) -> E
         for entry in trained:
             development.evaluate(home, system, entry, frames, "test")
         chosen = development.choose(home, system, trained)
-    done.note("development", True)
     if chosen is None:
         return None
     with home.measurements.span("turn.development.gate"):

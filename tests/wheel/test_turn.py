@@ -62,7 +62,7 @@ def test_a_turn_with_nothing_to_do_writes_nothing(world: World) -> None:
     count, heads = world.home.ledger.count(), world.home.lake.heads()
     with world.home.hold("test"):
         again = turn(world.home, world.system)
-    assert again.did == []
+    assert again.did == ()
     assert (world.home.ledger.count(), world.home.lake.heads()) == (count, heads)
 
 

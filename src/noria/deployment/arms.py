@@ -95,7 +95,7 @@ def days_to_decision(sd: float, units_a_day: float, share: float, effect: float,
     ``sd`` is the standard deviation of one unit's value, ``share`` (0 to 1) the challenger's part. ``None``: longer than any rollout.
 
     >>> days_to_decision(30.0, 900, 0.25, 1.0, error=0.05), days_to_decision(30.0, 900, 0.05, 1.0, error=0.05)
-    (84, 336)
+    (87, 362)
     """
     if units_a_day <= 0 or not 0 < share < 1:
         return None
