@@ -30,7 +30,7 @@ def pages() -> dict[str, str]:
         "tables.md": shared_tables(),
         "errors.md": error_tree(),
     }
-    return {name: "\n".join([NOTE, "", *lines]).replace("``", "`").rstrip() + "\n" for name, lines in made.items()}
+    return {name: re.sub("(?<!`)``(?!`)", "`", "\n".join([NOTE, "", *lines])).rstrip() + "\n" for name, lines in made.items()}
 
 
 def commands() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -475,3 +476,24 @@ def test_a_bar_moves_with_simulated_days(shop: Path, tmp_path: Path) -> None:
     visits = pl.read_parquet(shop / "visits.parquet")
     asked = [visits.filter(pl.col("came_at") <= start + timedelta(days=day)).height for day in (1, 2)]
     assert [text.split(" ")[0] for text in said] == [f"{n:,}" for n in asked]
+
+
+def test_a_home_of_another_system_is_neither_read_nor_written(noria: Any, turned: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    text = turned.read_text()
+    name = re.search(r'name="([a-z0-9-]+)"', text)
+    assert name is not None
+    other.write_text(text.replace(name.group(0), 'name="another"'))
+    home = turned.parent / ".noria" / name.group(1)
+    span = ("--from", "2020-01-01", "--to", "2030-01-01")
+    for command in (("status",), ("turn", "--at", "2030-01-01"), ("replay", *span), ("repair",), ("labels",)):
+        done = noria(command[0], other, *command[1:], "--home", home)
+        assert done.code == 1
+        assert f"is the home of {name.group(1)}, not of another" in done.err
+
+
+def test_a_report_that_cannot_be_written_is_said(noria: Any, turned: Path, tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "nowhere" / "report.html"):
+        done = noria("report", turned, "--to", place)
+        assert done.code == 1
+        assert f"cannot write {place}" in done.err

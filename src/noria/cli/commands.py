@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
     "Turn the wheel": (
         Command("turn", "wheel:turn", "Do what is due now, once."),
-        Command("up", "wheel:up", "Keep turning, and serve predictions and the report."),
+        Command("up", "wheel:up", "Keep turning, serve predictions, and keep the report fresh."),
         Command("serve", "wheel:serve", "Serve predictions only."),
         Command("replay", "wheel:replay", "Run history through the same code under a simulated clock."),
     ),

@@ -26,6 +26,7 @@ from noria.core import (
     check_name,
     parse_time,
 )
+from noria.records import Declared
 from noria.settings import Settings, read_settings
 from noria.system import System
 
@@ -117,6 +118,7 @@ def opened(
         )
     clock: Clock = SystemClock() if at is None else SimulatedClock(parse_time(at))
     with Home.open(path, settings, clock, create=create, write=bool(owner)) as store:
+        check_owner(store, system)
         if not owner:
             yield store, system
             return
@@ -125,6 +127,16 @@ def opened(
             if newest and clock.now() < newest[-1].at:
                 raise Conflict(f"{path} already stands at {day(newest[-1].at)}", hint="give a later --at")
             yield store, system
+
+
+def check_owner(store: Home, system: System) -> None:
+    """Raises ``Conflict`` when the home holds another system than this one: nothing of it is read as ours, and nothing written to it."""
+    last = store.ledger.latest(Declared)
+    if last is not None and last.record.system != system.name:
+        raise Conflict(
+            f"{store.path} is the home of {last.record.system}, not of {system.name}",
+            hint="give another --home, or the file that declares that system",
+        )
 
 
 def show(data: Any, render: Callable[[], Any], *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from noria.cli.common import (
     HomeOption,
     JsonOption,
     NoteOption,
+    check_owner,
     day,
     home_path,
     load_system,
@@ -155,6 +156,7 @@ def repair(
     system, settings = load_system(file), read_settings()
     path = home_path(system, home, settings)
     with Home.open(path, settings, SystemClock(), create=False) as store, store.hold("repair", check=False):
+        check_owner(store, system)
         found = [str(fault) for fault in store.lake.check()]
         did = store.lake.repair(accept_loss=accept_loss) if found else []
         left = [str(fault) for fault in store.lake.check()] if found else []

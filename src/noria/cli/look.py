@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
+from noria.core import Unavailable
 from noria.records import Diagnosed, Entry
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ def report(
 
     with opened(file, home) as (store, system):
         page = render(store, system)
-    to.write_text(page, encoding="utf-8")
+    try:
+        to.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise Unavailable(
+            f"cannot write {to}: {error.strerror}", hint="name a file in a folder that is there with --to"
+        ) from None
     show({"file": str(to.resolve())}, lambda: f"wrote {to.resolve()}; open it in a browser", as_json=json)
     return 0
 

@@ -32,6 +32,11 @@ def score_rows(home: Home, system: System, rows: list[dict[str, Any]], now: date
         spine = spine_of(system, schema, row, asked)
         made = features.compute(home, system, spine)
         scored = logged(system, past, spine, made, bundles=bundles, now=now).predictions.row(0, named=True)
+        if scored["_score"] is None and not scored["_release"]:
+            raise NotEnoughData(
+                f"nothing was released at {asked:%Y-%m-%d %H:%M}",
+                hint="run `noria status`, ask for a later moment, or promote a bundle by hand",
+            )
         found.append(
             {
                 "id": scored["_id"],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, AtOption, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
-from noria.core import Check, DeclarationError, NotEnoughData, NotFound, Problem, Verdict
+from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict
 from noria.records import Charter, Entry, Gated, Retraining
 
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_ENOUGH_DATA: "yellow", Verdict.NOT_MEASURED: "dim"}
@@ -56,8 +56,8 @@ def checks_table(checks: tuple[Check, ...]) -> Any:
     for name in ("verdict", "check", "of", "found", "bound", ""):
         table.add_column(name, header_style="dim", overflow="fold")
     for check in checks:
-        found = "" if check.estimate is None else str(check.estimate)
-        bound = "" if check.bound is None else f"{check.bound:.4g}"
+        found = "" if check.estimate is None else _found(check.estimate)
+        bound = "" if check.bound is None else f"{check.bound + 0.0:.4g}"  # -0 is 0
         table.add_row(
             f"[{_COLOUR[check.verdict]}]{check.verdict}[/]",
             escape(check.name),
@@ -67,6 +67,15 @@ def checks_table(checks: tuple[Check, ...]) -> Any:
             escape(check.detail),
         )
     return table
+
+
+def _found(estimate: Estimate) -> str:
+    """An estimate in a table: a count has no interval, and needs no word about it."""
+    return (
+        f"{estimate.value:.6g}"
+        if estimate.value is not None and estimate.low is None and estimate.high is None
+        else str(estimate)
+    )
 
 
 def train(
@@ -171,8 +180,10 @@ def _rows(text: str) -> list[dict[str, Any]]:
         else:
             return (pl.read_csv(text) if text.endswith(".csv") else pl.read_parquet(text)).to_dicts()
     except (msgspec.DecodeError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise DeclarationError([Problem("the rows", str(error))], where="the request") from None
+        raise DataFault(f"the rows cannot be read: {error}", hint="give a JSON row, a list of rows or a file with rows") from None
     found = [found] if isinstance(found, dict) else found
+    if found == []:
+        raise DataFault("there are no rows", hint="give a JSON row, a list of rows or a file with rows")
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise DeclarationError([Problem("the rows", "must be one JSON object or a list of objects")], where="the request")
+        raise DataFault("the rows are not one JSON object or a list of objects", hint="write for example [{…}, {…}]")
     return found

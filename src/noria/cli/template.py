@@ -102,6 +102,11 @@ def _system(
         f"        {outcome},",
         f"        {expression!r},  # guessed: SQL over {outcome}'s columns",
         f'        within="1d"{otherwise},  # mend: how long after asking the label may still come',
+        *(
+            []
+            if otherwise
+            else ["        # otherwise=False,  # when rows that never come mean no; without it they have no label"]
+        ),
         '        task="binary",',
         "    ),",
         f"    features=[{asked}.columns({quoted})],  # guessed; add .last(...) and .window(...) of other sources",

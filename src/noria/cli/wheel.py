@@ -121,6 +121,9 @@ def replay(
     first, last, step = parse_time(start), parse_time(end), duration(every)
     turns = len(moments(first, last, step))
     path = home_path(system, home, settings)
+    if path.is_dir() and any(path.iterdir()):
+        with opened(file, home):
+            pass  # a home of another system is refused
     tally = Tally()
     bar = _Bar(turns, first, step, quiet=json)
     try:
@@ -209,7 +212,9 @@ def serve(
     with opened(file, home) as (store, system):
         show(
             {"url": f"http://{settings.host}:{settings.port}"},
-            lambda: f"serving {system.name} at http://{settings.host}:{settings.port}",
+            lambda: (
+                f"serving {system.name} at http://{settings.host}:{settings.port}; the token is in {store.path / 'service' / 'token'}"
+            ),
             as_json=json,
         )
         sys.stdout.flush()
@@ -227,7 +232,7 @@ def up(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Keeps turning the wheel, and serves predictions, until it is stopped."""
+    """Keeps turning the wheel, serves predictions and writes the report into the home, until it is stopped."""
     from noria.cli.worker import work
 
     pause = duration(every).total_seconds()

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from noria.cli.common import day, home_path, load_system, show
+from noria.cli.common import check_owner, day, home_path, load_system, show
 from noria.core import NoriaError, SystemClock
 from noria.settings import Settings
 from noria.store import Home
@@ -24,14 +24,14 @@ def work(file: Path, home: Path | None, pause: float, settings: Settings, *, as_
     path = home_path(system, home, settings)
     page = path / "report.html"
     stop = threading.Event()
-    with Home.open(path, settings, SystemClock()):
-        pass  # made here once, so that the service finds it
+    with Home.open(path, settings, SystemClock()) as made:  # made here once, so that the service finds it
+        check_owner(made, system)
     url = f"http://{settings.host}:{settings.port}"
     worker = threading.Thread(target=_turn_until, args=(stop, path, system, settings, pause), name="noria-worker")
     with Home.open(path, settings, SystemClock(), create=False, write=False) as store:
         show(
             {"url": url, "home": str(path), "report": str(page)},
-            lambda: f"{system.name}: serving at {url}; the report is {page}",
+            lambda: f"{system.name}: serving at {url}; the token is in {path / 'service' / 'token'}; the report is {page}",
             as_json=as_json,
         )
         sys.stdout.flush()

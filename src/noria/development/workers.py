@@ -6,6 +6,7 @@ always; what uses the machine is that several fits run at once. Results come bac
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -20,6 +21,7 @@ def run(jobs: Sequence[Callable[[], R]], threads: int) -> list[R]:
     [1, 2]
     """
     import sklearn.ensemble  # noqa: F401  only a library that is loaded already can be limited
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it has no stubs
 
     controller = ThreadpoolController()
@@ -28,5 +30,11 @@ def run(jobs: Sequence[Callable[[], R]], threads: int) -> list[R]:
         with controller.limit(limits=1, user_api="openmp"):  # openmp's limit belongs to the thread that sets it
             return job()
 
-    with controller.limit(limits=1, user_api="blas"), ThreadPoolExecutor(max(1, min(threads, len(jobs) or 1))) as pool:
+    with (
+        warnings.catch_warnings(),  # here, not in the jobs: what a thread filters, another thread's exit takes back
+        controller.limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max(1, min(threads, len(jobs) or 1))) as pool,
+    ):
+        # a solution that is still moving in the fourth digit is as good a model, and the search sees its score
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return [future.result() for future in [pool.submit(one, job) for job in jobs]]

@@ -393,14 +393,21 @@ def cohorts(home: Home) -> list[Entry[CohortClosed]]:
 
 def maturity(home: Home) -> list[Maturity]:
     """Label maturity by month of asking."""
-    asked: dict[datetime, int] = {}
-    for scored in home.ledger.read(Scored):
-        asked[_month(scored.record.window.end)] = asked.get(_month(scored.record.window.end), 0) + scored.record.n
     closed: dict[datetime, list[CohortClosed]] = {}
     for cohort in cohorts(home):
         closed.setdefault(_month(cohort.record.window.end), []).append(cohort.record)
+    asked = home.ledger.read(Scored)
+    left = sum(entry.record.n for entry in asked) - sum(cohort.n for some in closed.values() for cohort in some)
+    still_open: dict[datetime, int] = {}
+    for scored in reversed(
+        asked
+    ):  # cohorts close in order, so what is open was asked last; one turn may have caught up with years
+        some_open = max(0, min(left, scored.record.n))
+        if some_open:
+            still_open[_month(scored.record.window.end)] = still_open.get(_month(scored.record.window.end), 0) + some_open
+        left -= some_open
     rows = []
-    for month in sorted(asked.keys() | closed.keys()):
+    for month in sorted(still_open.keys() | closed.keys()):
         some = closed.get(month, [])
         n = sum(cohort.n for cohort in some)
         labelled = sum(cohort.labelled for cohort in some)
@@ -408,7 +415,9 @@ def maturity(home: Home) -> list[Maturity]:
         names = sorted({name for cohort in some for name in cohort.delay})
         delay = {name: _mean([cohort.delay[name] for cohort in some if name in cohort.delay]) for name in names}
         mean = total / labelled if labelled else None
-        rows.append(Maturity(month, max(asked.get(month, 0), n), n, labelled, sum(cohort.silent for cohort in some), mean, delay))
+        rows.append(
+            Maturity(month, still_open.get(month, 0) + n, n, labelled, sum(cohort.silent for cohort in some), mean, delay)
+        )
     return rows
 
 
