@@ -264,6 +264,10 @@ def test_every_file_of_the_package_is_in_the_repository() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a clone")
     ignored = subprocess.run(
-        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "src"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "src"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     assert [name for name in ignored if not name.endswith(".pyc")] == []

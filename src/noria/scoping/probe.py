@@ -128,6 +128,7 @@ def fit_probes(study: Study) -> dict[str, Floats]:
     if not study.features or len(np.unique(y)) < 2:
         return {}
     matrix, categorical = encode(study.frame, study.features, study.early)
+    matrix = np.where(np.isnan(matrix[study.early]).all(axis=0), 0.0, matrix)  # boosting cannot bin a column without a value
     design = _linear_design(matrix, categorical, study.early)
     made: dict[str, Floats] = {}
     # one thread: the sums keep their order, and on a busy machine small fits are ten times faster than with OpenMP's waiting
