@@ -80,7 +80,7 @@ def steps_at(home: Home, now: datetime) -> tuple[str, ...]:
     """The steps that have written records at this time since the last turn ended: a turn that was killed and begun again did them all."""
     last = home.ledger.latest(Turned)
     made = home.ledger.read(after=last.seq if last else 0)
-    return tuple(dict.fromkeys(entry.record.STEP for entry in made if entry.at == now))
+    return tuple(dict.fromkeys(entry.record.STEP for entry in made if entry.at >= now))
 
 
 def declare(home: Home, system: System) -> Entry[Declared] | None:
@@ -143,7 +143,7 @@ def _improve(home: Home, system: System, now: datetime) -> None:
     if gated is not None and gated.record.verdict is Verdict.PASS and approved(home, system, gated):
         with home.measurements.span("turn.deployment.rollout"):
             deployment.begin(home, system, gated.record.bundle, gated)
-    if gated is not None and gated.at == now:
+    if gated is not None and gated.at >= now:
         with home.measurements.span("turn.diagnosis"):
             diagnosis.diagnose(home, system, now)
 
@@ -158,9 +158,9 @@ def chartered(home: Home, system: System) -> bool:
 
 
 def pending(home: Home) -> Entry[Retraining] | None:
-    """The last order to train that has not led to a rollout or a refusal yet."""
+    """The last order to train that has not led to a rollout or a refusal yet. One that could not be met for weeks is given up."""
     last = home.ledger.latest(Retraining, prefix="retraining/go/")
-    if last is None:
+    if last is None or home.clock.now() - last.at > monitoring.STALE:
         return None
     gated = home.ledger.find(gate_key(last))
     if not isinstance(gated, Entry) or not isinstance(gated.record, Gated):
@@ -206,7 +206,7 @@ def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] 
         trained = development.train(home, system, training, frames, tune=asked.record.tune)
     with home.measurements.span("turn.development.evaluate"):
         for entry in trained:
-            development.evaluate(home, system, entry, frames, "test")
+            development.evaluate(home, system, entry, frames, "validate")
         chosen = development.choose(home, system, trained)
     if chosen is None:
         return None

@@ -108,7 +108,7 @@ def test_rows_without_a_label_do_not_count(world, tmp_path):
 
 def test_the_simplest_is_chosen_unless_a_costlier_one_is_better_beyond_chance(world, tmp_path):
     home, system, frames, made = world
-    seen = {recipe: evaluate(home, system, entry, frames, "test").record for recipe, entry in made.items()}
+    seen = {recipe: evaluate(home, system, entry, frames, "validate").record for recipe, entry in made.items()}
     assert not by_blocks(system, seen["linear"], seen["boosting"]).above(0)  # the world is linear
     assert choose(home, system, list(made.values())).record.recipe == "linear"
     assert choose(home, system, [made["prior"]]) is None
@@ -122,5 +122,5 @@ def test_the_simplest_is_chosen_unless_a_costlier_one_is_better_beyond_chance(wo
         made = train(other, system, parcels.training_set(other, bent), bent, tune=False)
         assert choose(other, system, made) is None  # nothing was evaluated yet
         for entry in made:
-            evaluate(other, system, entry, bent, "test")
+            evaluate(other, system, entry, bent, "validate")
         assert choose(other, system, made).record.recipe == "boosting"

@@ -97,8 +97,7 @@ def train(
         now = store.clock.now()
         order = Retraining(decision="go", triggers=("by hand",), reason="asked for on the command line", tune=tune)
         asked = store.commit(order, key=f"retraining/go/{now.isoformat()}")
-        done = loop.Turn(now)
-        gated = loop.train(store, system, asked, done)
+        gated = loop.train(store, system, asked)
     if gated is None:
         raise NotEnoughData(
             "too few labels are closed to make a training set", hint="run `noria labels` to see how mature they are, and turn on"

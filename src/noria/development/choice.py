@@ -1,4 +1,4 @@
-"""Which candidate goes to the gate: the simplest that a costlier one does not beat (R76)."""
+"""Which candidate goes to the gate: the simplest that a costlier one does not beat."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def choose(home: Home, system: System, entries: Sequence[Entry[Trained]]) -> Ent
     """The simplest candidate that no costlier one beats by an interval over the same blocks; ``None`` when there are only baselines.
 
     Candidates climb from cheap to costly: a costlier one takes the place of the one that stands only when it is better beyond chance on
-    the evaluated part ``test``. One that was not evaluated cannot be chosen.
+    the part ``validate``: choosing is tuning, and the part ``test`` is for the one that was chosen. One that was not evaluated there
+    cannot be chosen.
     """
     ranked = sorted((entry for entry in entries if not entry.record.baseline), key=lambda e: (e.record.cost, e.record.recipe))
     standing: Entry[Trained] | None = None
     seen: Evaluated | None = None
     for entry in ranked:
-        found = home.ledger.find(evaluated_key(entry, "test"))
+        found = home.ledger.find(evaluated_key(entry, "validate"))
         if found is None or not isinstance(found.record, Evaluated):
             continue
         if seen is None or by_blocks(system, seen, found.record).above(0.0):

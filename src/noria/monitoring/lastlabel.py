@@ -29,15 +29,16 @@ def groups_of(system: System) -> tuple[str, ...]:
 
 
 def last_labels(frame: pl.DataFrame, label: Label, by: Sequence[str] = (), *, column: str = "_label") -> pl.Series:
-    """For each row the label that had become known last when the row was asked (null where there was none).
+    """For each row the label that had become final last when the row was asked (null where there was none).
 
-    ``frame`` has ``_id``, ``_time``, ``_known``, the label's column and ``by``. A label that came by silence is known once its time
-    is up. Rows of the same moment take the last in order of (known, asked, id).
+    ``frame`` has ``_id``, ``_time``, ``_known``, the label's column and ``by``. A label is final once its own time is up, however early
+    it came (taking labels as they come would select by outcome), and one that came late from when it came. Rows of the same moment
+    take the last in order of (final, asked, id).
     """
     groups = [name for name in by if name in frame.columns]
-    silent = pl.col("_time") + duration(label.horizon) + duration(label.within)
+    due = pl.col("_time") + duration(label.horizon) + duration(label.within) + duration(label.lateness)
     known = frame.filter(pl.col(column).is_not_null()).select(
-        pl.col("_known").fill_null(silent).alias("_at"), "_time", "_id", *groups, pl.col(column).alias("_last")
+        pl.max_horizontal("_known", due).alias("_at"), "_time", "_id", *groups, pl.col(column).alias("_last")
     )
     known = known.sort("_at", "_time", "_id").select("_at", *groups, "_last")
     asked = frame.with_row_index("_place").select("_place", pl.col("_time").alias("_at"), *groups).sort("_at", "_place")
