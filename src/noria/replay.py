@@ -24,10 +24,15 @@ def moments(start: datetime, end: datetime, every: timedelta) -> list[datetime]:
     >>> [m.day for m in moments(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 4, tzinfo=UTC), timedelta(days=1))]
     [2, 3, 4]
     """
-    if every <= timedelta(0) or end <= start:
+    if end <= start:
         raise SettingsError(
-            f"a replay from {start:%Y-%m-%d} to {end:%Y-%m-%d} every {every} has no turns",
-            hint="--to must lie after --from, and --every be longer than nothing",
+            f"a replay cannot end at {end:%Y-%m-%d %H:%M}, as it begins at {start:%Y-%m-%d %H:%M}",
+            hint="--to must lie after --from",
+        )
+    if every <= timedelta(0) or end - start < every:
+        raise SettingsError(
+            f"a replay from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} is shorter than one turn",
+            hint="make --every shorter than that",
         )
     return [start + every * k for k in range(1, (end - start) // every + 1)]
 
