@@ -1,4 +1,4 @@
-"""Bundles: the same scores as the library that trained, equal bytes for equal content, and nothing unsafe is loaded (F20 to F23)."""
+"""Bundles: the same scores as the library that trained, equal bytes for equal content, and nothing unsafe is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed at any instruction and run again, the wheel ends in the same ledger and the same tables (F1, F2)."""
+"""Killed at any instruction and run again, the wheel ends in the same ledger and the same tables."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Optuna's tree-structured Parzen estimator (Bergstra et al. 2011, Watanabe 2023) with a fixed seed proposes settings, ``BATCH`` at a time.
 A trial is fitted on a sample of the training part (each seed its own, at most ``TRIAL_ROWS`` rows and nine tenths) and scored on the
-validation part; a setting's score is its mean over the seeds (R77: equal effort, several seeds). The test part is never touched.
+validation part; a setting's score is its mean over the seeds (equal effort, several seeds). The test part is never touched.
 """
 
 from __future__ import annotations

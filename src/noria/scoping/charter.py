@@ -186,7 +186,7 @@ def _baselines(engine: Engine, system: System, study: Study) -> tuple[Standing, 
 
 
 def _requirements(engine: Engine, system: System, frame: pl.DataFrame, study: Study, base: Estimate) -> dict[str, float]:
-    """What later steps have to hold to, as numbers (R17), and what a better metric is worth (R13).
+    """What later steps have to hold to, as numbers, and what a better metric is worth.
 
     ``at_least_…`` and ``at_most_…`` are the guardrails, ``predictions_a_day`` the load. ``auc`` is what the best probe reached, and
     ``day_per_auc_point…`` what one hundredth more brings a day, as a range over the base rate's interval.

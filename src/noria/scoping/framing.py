@@ -120,7 +120,7 @@ def output_check(study: Study) -> Check:
 
 
 def cardinality_check(counts: dict[str, int]) -> Check:
-    """About a hundred examples a class at least (R25's rule of thumb); ``counts`` is over all classes.
+    """About a hundred examples a class at least (a rule of thumb); ``counts`` is over all classes.
 
     >>> cardinality_check({"a": 500, "b": 3}).detail
     '1 of 2 classes have fewer than 100 examples: b'
@@ -136,7 +136,7 @@ def cardinality_check(counts: dict[str, int]) -> Check:
 
 
 def target_checks(system: System) -> list[Check]:
-    """The target against what people and today's solution reach (R12). A target that nobody reaches is flagged."""
+    """The target against what people and today's solution reach. A target that nobody reaches is flagged."""
     objective, made = system.objective, []
     if objective.target is None:
         return []
