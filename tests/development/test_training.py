@@ -195,7 +195,7 @@ def test_several_classes_from_training_to_the_gate(tmp_path):
     )
     with parcels.home(tmp_path) as home:
         made = train(home, system, parcels.training_set(home, frames), frames, tune=False)
-        seen = {e.record.recipe: evaluate(home, system, e, frames, "test").record for e in made}
+        seen = {e.record.recipe: evaluate(home, system, e, frames, "validate").record for e in made}
         assert seen["linear"].metrics["accuracy"].value > 0.7 > seen["prior"].metrics["accuracy"].value
         assert seen["linear"].value.value == pytest.approx(seen["linear"].metrics["accuracy"].value)
         score = model.load(home.artifacts.get(made[3].record.bundle)).predict(frames["test"])
@@ -221,7 +221,7 @@ def test_numbers_from_training_to_the_gate(tmp_path, metric):
     with parcels.home(tmp_path) as home:
         made = train(home, system, parcels.training_set(home, frames), frames, tune=False)
         for entry in made:
-            evaluate(home, system, entry, frames, "test")
+            evaluate(home, system, entry, frames, "validate")
         chosen = choose(home, system, made)
         gated = gate(home, system, chosen, frames, None).record
         assert gated.verdict is nr.Verdict.PASS, gated.checks
