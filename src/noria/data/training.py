@@ -27,6 +27,8 @@ from noria.tables import OUTCOMES, PREDICTIONS
 TrainingFrames = dict[str, pl.DataFrame]
 _OWN = {*PREDICTIONS.columns, *OUTCOMES.columns, "_weight"}
 
+_NOT_LEARNED_FROM = ("_unit", "_score", "_scores", "_variant", "_variant_propensity", "_release", "_scored_at")
+
 
 def snapshot(home: Home) -> Entry[Snapshot]:
     """Records the tables as they are now; the same tables give the same entry."""
@@ -53,7 +55,8 @@ def training_set(
         return None
     plan = features.plan(system, features.schemas(home, system))
     everything = Window(windows["train"].start, windows["fresh"].end)
-    closed = measure.closed(home, system, everything)
+    logged = [name for name in home.lake.schema(PREDICTIONS.name) or () if name not in _NOT_LEARNED_FROM]
+    closed = measure.closed(home, system, everything, columns=logged)
     dropped: dict[str, int] = {}
     rows = _usable(system, closed, dropped)
     rows = _placed(rows, windows, dropped)
