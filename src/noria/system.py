@@ -3,6 +3,8 @@
 Nothing here reads, writes or computes. Constructors accept what they are given; ``noria check`` finds every mistake at once
 and names its place. ``System.spec()`` is the whole declaration as plain data: hashable, printable, diffable.
 
+It is one file, longer than others, because a reader wants everything that can be declared on one page.
+
 Expressions are SQL in DuckDB's dialect. Durations are texts such as ``"10m"``, ``"8h"``, ``"14d"``, ``"2w"``.
 """
 

@@ -16,7 +16,7 @@ from noria.core.errors import (
     Unavailable,
 )
 from noria.core.estimate import Check, Estimate, Verdict, overall
-from noria.core.ids import canonical, check_name, digest, digest_bytes
+from noria.core.ids import canonical, check_name, digest, digest_bytes, quoted
 from noria.core.window import Window, duration, duration_text, floor, from_micros, micros, parse_time, windows
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "micros",
     "overall",
     "parse_time",
+    "quoted",
     "stopwatch",
     "windows",
 ]

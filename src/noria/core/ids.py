@@ -33,6 +33,15 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def quoted(name: str) -> str:
+    """A name as a SQL identifier, whatever characters it has.
+
+    >>> quoted('a"b')
+    '"a""b"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
 def check_name(name: str, what: str = "name") -> str:
     """Returns ``name`` when it is safe as a name; raises ``Refused`` otherwise.
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from noria.core import quoted
+
 Run = Callable[[str], pl.DataFrame]
 ZONED = "TIMESTAMP WITH TIME ZONE"
 NAIVE = ("TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE")
@@ -32,15 +34,6 @@ _CLOCK = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?"
 MOMENT = _CLOCK + r"\s?(Z|[+-]\d{2}(:?\d{2})?)"
 LOCAL = _CLOCK
 DAY = r"\d{4}-\d{2}-\d{2}"
-
-
-def quoted(name: str) -> str:
-    """A name as a SQL identifier.
-
-    >>> quoted('a"b')
-    '"a""b"'
-    """
-    return '"' + name.replace('"', '""') + '"'
 
 
 def text(value: str) -> str:

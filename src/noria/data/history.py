@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from noria.core import Window, duration, micros
-from noria.data.columns import quoted
+from noria.core import Window, duration, micros, quoted
 from noria.data.times import maturity
 from noria.store import Home
 from noria.system import Last, Names, Seasonal, System

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from noria.core import DataFault, NoriaError, digest
+from noria.core import DataFault, NoriaError, digest, quoted
 from noria.core.window import from_micros, micros
 from noria.data import readers
-from noria.data.columns import fits, paths, quoted, text
+from noria.data.columns import fits, paths, text
 from noria.data.readers import BAD, Piece, Place
 from noria.data.sql import reader_of
 from noria.data.summary import summarised

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from noria.core import Window, duration, micros
+from noria.core import Window, duration, micros, quoted
 from noria.core.window import EPOCH, floor
-from noria.data.columns import quoted
 from noria.data.times import maturity, next_edge, reach
 from noria.measure import closed_until
 from noria.records import CohortClosed, Entry, Ingested, Scored

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from noria.core import DataFault, NoriaError, digest
-from noria.data.columns import NAIVE, ZONED, Run, guess, mistakes, parsed, paths, quoted, stored_type, unreadable
+from noria.core import DataFault, NoriaError, digest, quoted
+from noria.data.columns import NAIVE, ZONED, Run, guess, mistakes, parsed, paths, stored_type, unreadable
 from noria.data.times import delay_of
 from noria.store.content import rows_hash, stored
 from noria.system import Query, Source

@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from noria.core import Window, duration
+from noria.core import Window, duration, quoted
 from noria.core.window import EPOCH, floor, micros
-from noria.data.columns import quoted
 from noria.data.times import MONTH, delay_of
 from noria.store import Home
 from noria.system import Every, Request, Source, System

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from noria.core import quoted
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -29,15 +31,6 @@ _NUMBERS = (
     "DOUBLE",
 )
 _CLOCKS = frozenset({"age", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
-
-
-def quoted(name: str) -> str:
-    """An identifier in SQL, whatever characters it has.
-
-    >>> print(quoted('say "when" now'))
-    "say ""when"" now"
-    """
-    return '"' + name.replace('"', '""') + '"'
 
 
 def kind_of_type(name: str) -> Literal["number", "text", "other"]:

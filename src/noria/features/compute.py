@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from noria.core import DataFault
-from noria.features.binding import quoted
+from noria.core import DataFault, quoted
 from noria.features.plan import FeatureColumn, Plan, plan
 from noria.features.sql import MICROSECOND, Way, sql, table_name
 from noria.system import Every, Feature, Request, System

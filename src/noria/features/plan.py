@@ -9,8 +9,8 @@ from functools import lru_cache
 import msgspec
 import polars as pl
 
-from noria.core import DeclarationError, Problem, digest, duration
-from noria.features.binding import bind, kind_of_type, quoted
+from noria.core import DeclarationError, Problem, digest, duration, quoted
+from noria.features.binding import bind, kind_of_type
 from noria.system import Every, Feature, Request, System
 from noria.tables import SOURCE, TIME
 

@@ -27,8 +27,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Literal
 
-from noria.core import duration, micros
-from noria.features.binding import quoted
+from noria.core import duration, micros, quoted
 from noria.features.plan import FeatureColumn, Plan, expression, lookback
 
 Way = Literal["tiles", "pairs"]

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import polars as pl
 
-from noria.core import NoriaError, Refused, Unavailable
+from noria.core import NoriaError, Refused, Unavailable, quoted
 
 _WITH = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*with\s+(recursive\s+)?", re.IGNORECASE | re.DOTALL)
 _SQL_NAMES: dict[Any, str] = {
@@ -174,11 +174,6 @@ def _as_ours(error: duckdb.Error, query: str) -> NoriaError:
     if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
         return Unavailable(f"the SQL engine ran out of room: {shown}", hint="raise NORIA_MEMORY or free space on the disk")
     return NoriaError(f"the query cannot be run: {shown}", hint="mend the SQL")
-
-
-def quoted(text: str) -> str:
-    """A name as SQL writes it."""
-    return '"' + text.replace('"', '""') + '"'
 
 
 def _text(text: str) -> str:

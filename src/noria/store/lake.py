@@ -19,10 +19,10 @@ import polars as pl
 from sqlalchemy.engine import Connection
 
 from noria import tables as declared
-from noria.core import Conflict, Corrupt, LeaseLost, NoriaError, Unavailable, check_name, digest_bytes, micros
+from noria.core import Conflict, Corrupt, LeaseLost, NoriaError, Unavailable, check_name, digest_bytes, micros, quoted
 from noria.store import delta, lease, manifest
 from noria.store.content import Schema, rows_hash, stored
-from noria.store.engine import Engine, Scan, quoted
+from noria.store.engine import Engine, Scan
 from noria.store.files import make_folder, sha256_of, write_file
 from noria.store.lease import Lease
 from noria.store.ledger import Ledger

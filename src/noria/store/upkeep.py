@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from noria.core import Unavailable
+from noria.core import Unavailable, quoted
 from noria.store import delta, manifest
-from noria.store.engine import Scan, quoted
+from noria.store.engine import Scan
 from noria.store.files import sync_folder
 from noria.store.lake import Fault, Lake, order_of
 from noria.store.manifest import Change, FileInfo, Row, TableState
