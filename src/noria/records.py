@@ -11,7 +11,7 @@ the wheel      Declared, Turned, Diagnosed, Approved
 scoping        Charter
 data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Snapshot, TrainingSet
 development    Tuned, Trained, TestOpened, Evaluated, Gated
-deployment     Scored, RolloutMoved, Released
+deployment     Scored, RolloutMoved, Released, Drilled
 monitoring     Monitored, Alerted, Retraining
 business       Valued
 =============  ====================================================================================================
@@ -353,7 +353,7 @@ class Scored(Record, frozen=True, kw_only=True, tag="scored"):
     """The predictions asked in ``window`` were scored and logged. ``variants`` counts rows by variant, ``releases`` by bundle.
 
     ``late`` counts rows scored more than a cohort's length after they were asked, ``unknown`` categories never seen in training,
-    ``refused`` rows that could not be scored.
+    ``refused`` rows that could not be scored, ``fallbacks`` rows that the fallback answered, ``reviews`` rows that wait for a person.
     """
 
     STEP = "deployment"
@@ -366,6 +366,8 @@ class Scored(Record, frozen=True, kw_only=True, tag="scored"):
     late: int = 0
     unknown: int = 0
     refused: int = 0
+    fallbacks: int = 0
+    reviews: int = 0
 
 
 Stage = Literal["shadow", "canary", "full", "rolled back", "withdrawn"]
@@ -397,6 +399,20 @@ class Released(Record, frozen=True, kw_only=True, tag="released"):
     bundle: str
     previous: str | None
     reason: str
+    by: str = ""
+
+
+class Drilled(Record, frozen=True, kw_only=True, tag="drilled"):
+    """A rollback was rehearsed on a copy, under load: whether it held (no failed request, every later answer from the release gone back to).
+
+    How many seconds it took lies beside the ledger, as every measurement does.
+    """
+
+    STEP = "deployment"
+    release: int
+    back_to: str
+    verdict: Verdict
+    checks: tuple[Check, ...]
     by: str = ""
 
 
@@ -504,6 +520,7 @@ KINDS: tuple[type[Record], ...] = (
     Scored,
     RolloutMoved,
     Released,
+    Drilled,
     Monitored,
     Alerted,
     Retraining,

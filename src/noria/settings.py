@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     token: str = ""
+    workers: int = 1
+    log: Literal["fast", "durable"] = "fast"
+    waiting_limit: int = 10_000
     body_limit_bytes: int = 1_048_576
 
 
@@ -41,6 +44,9 @@ HELP: dict[str, tuple[str, str]] = {
     "host": ("address", "where the service listens"),
     "port": ("number", "the service's port"),
     "token": ("text", "the service's token; empty: made at the first start, in the home"),
+    "workers": ("count", "processes of the service"),
+    "log": ("fast/durable", "durable: reply when the prediction is on the disk; fast: at once, and it is there a moment later"),
+    "waiting_limit": ("count", "predictions that may wait for the disk before new ones are refused"),
     "body_limit_bytes": ("bytes", "the largest request body"),
 }
 

@@ -512,8 +512,14 @@ class Rollout:
     """How a release goes live: shadow → canary steps → full.
 
     ``shadow`` is the shortest time in shadow, ``patience`` the longest; ``step`` how long each canary share is held at least;
-    ``unit`` the column that is assigned to a variant; ``error`` the chance, over the whole rollout, of a wrong promotion or a
-    wrong rollback.
+    ``unit`` the column that is assigned to a variant (where units influence each other, the cluster they share); ``error`` the
+    chance, over the whole rollout, of a wrong promotion or a wrong rollback.
+
+    ``style`` is ``canary`` (the shares one after the other), ``blue-green`` (from shadow to everything at once, with the champion before kept
+    ready to take over) or ``bandit`` (between the first and the last share, in proportion to the chance that the challenger is the
+    better one: Thompson sampling, for when exploration should pay). ``switchback`` assigns whole stretches of time of that length
+    instead of units, for when units share a budget or compete. ``covariate`` is SQL over the predicted row and its features,
+    known before acting, that takes variance out of the comparison of arms (CUPED); the champion's score is used without one.
     """
 
     shadow: str = "14d"
@@ -522,6 +528,37 @@ class Rollout:
     step: str = "3d"
     patience: str = "56d"
     error: float = 0.05
+    style: Literal["canary", "blue-green", "bandit"] = "canary"
+    switchback: str | None = None
+    covariate: str | None = None
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Who answers, and what answers when the model cannot.
+
+    Parameters
+    ----------
+    degree:
+        How much is automatic: ``human`` (people decide and see no score), ``shadow`` (the same, while the model's decisions are logged beside),
+        ``assist`` (people decide and see the score), ``partial`` (the model decides where it is confident, people the rest), ``full``.
+    confidence:
+        With ``partial``: the least confidence (the largest class probability, 0 to 1) at which the model decides. What lies below waits in
+        the review queue; the person's answer is the decision and becomes a label.
+    fallback:
+        What answers when the model fails or is late: ``"nothing"`` (not acting), ``"previous"`` (the champion before), or a ``Rule`` over the
+        predicted row and its features.
+    timeout:
+        How long an answer may take before the fallback gives it.
+    sticky:
+        How long whoever got the fallback's answer keeps getting it, so that answers do not flicker.
+    """
+
+    degree: Literal["human", "shadow", "assist", "partial", "full"] = "full"
+    confidence: float = 0.0
+    fallback: str | Rule = "nothing"
+    timeout: str = "500ms"
+    sticky: str = "1m"
 
 
 @dataclass(frozen=True)
@@ -562,6 +599,7 @@ class System:
     parts: Parts = Parts()
     gate: Gate = Gate()
     rollout: Rollout = Rollout()
+    serve: Serve = Serve()
     retrain: Retrain = Retrain()
     every: str = "1d"
     folder: Path = Path()

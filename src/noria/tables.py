@@ -56,13 +56,16 @@ PREDICTIONS = Table(
         "_variant": pl.String,
         "_variant_propensity": pl.Float64,
         "_release": pl.String,
+        "_fallback": pl.String,
+        "_review": pl.Boolean,
         "_scored_at": TIME,
     },
     ("_id",),
     ("_time", "_id"),
     "every row asked: features as served, score, act, propensities, variant, release; before the first release score and act "
     "are null and the release is empty; binary acts are 0 and 1, multiclass acts an index into the declared acts; _scores is "
-    "one probability a class (multiclass only, else null)",
+    "one probability a class (multiclass only, else null); _fallback says why the fallback answered (null: the model did); "
+    "_review marks what waits for a person",
 )
 SHADOW = Table(
     "shadow",
@@ -91,15 +94,35 @@ OUTCOMES = Table(
         "_label": pl.Float64,
         "_class": pl.String,
         "_known": TIME,
+        "_decided": pl.Float64,
     },
     ("_id", "_revision"),
     ("_time", "_id", "_revision"),
     "labels of closed cohorts (_cohort is the end of the cohort's window): 0/1 for binary, the number for regression, _class "
-    "for multiclass; null is missing; _known is null where silence made the label; the highest revision of a cohort counts; "
+    "for multiclass; null is missing; _known is null where silence made the label; _decided is the act a person took; the highest revision of a cohort counts; "
     "declared outcomes follow as columns of their own",
 )
+LABELS = Table(
+    "labels",
+    "data",
+    {
+        "_row": pl.String,
+        "_id": pl.String,
+        "_key": pl.String,
+        "_time": TIME,
+        "_known": TIME,
+        "_label": pl.Float64,
+        "_class": pl.String,
+        "_act": pl.Float64,
+        "_by": pl.String,
+    },
+    ("_row",),
+    ("_known", "_time", "_row"),
+    "labels given outright, by HTTP or by a person: for one prediction (_id) or for an entity (_key, the key as it stands in an id); "
+    "_act is the decision a person took, _by who; of several for one prediction the newest known counts, and all are kept",
+)
 
-TABLES = (SOURCE, QUARANTINE, PREDICTIONS, SHADOW, OUTCOMES)
+TABLES = (SOURCE, QUARANTINE, PREDICTIONS, SHADOW, OUTCOMES, LABELS)
 
 
 def source_table(source: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from noria.deployment import arms
+from noria.deployment.rollout import arms
 from noria.stats import mean_sequence
 
 

@@ -13,7 +13,7 @@ import pytest
 import noria as nr
 from noria import deployment
 from noria.core import Conflict, LeaseLost, NoriaError, Refused, Verdict
-from noria.deployment.evidence import gather, parity, ratio, refusals
+from noria.deployment.rollout.evidence import gather, parity, ratio, refusals
 from noria.records import Released, RolloutMoved, Turned
 from noria.store import Home
 

@@ -9,9 +9,9 @@ import pytest
 
 import noria as nr
 from noria.core import Check, Estimate, Verdict
-from noria.deployment import arms
 from noria.deployment.live import Rollout
-from noria.deployment.rules import Evidence, Move, Terms, next_move
+from noria.deployment.rollout import arms
+from noria.deployment.rollout.rules import Evidence, Move, Terms, next_move
 
 DAY = timedelta(days=1)
 RULES = nr.Rollout(shadow="14d", canary=(0.05, 0.25), step="3d", patience="56d", error=0.05)

@@ -22,8 +22,8 @@ import pytest
 import noria as nr
 from noria import deployment
 from noria.core import Conflict, Refused, SettingsError
-from noria.deployment.guard import is_loopback, token_of
-from noria.deployment.rows import decode
+from noria.deployment.service.guard import is_loopback, token_of
+from noria.deployment.service.rows import decode
 from noria.settings import Settings
 
 DAY = timedelta(days=1)
@@ -260,7 +260,7 @@ def test_what_goes_wrong_inside_is_not_told(served: Any, monkeypatch: pytest.Mon
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("the secret")
 
-    monkeypatch.setattr("noria.deployment.service.history", fail)
+    monkeypatch.setattr("noria.deployment.service.app.history", fail)
     answer = ask.predict(GOOD)
     assert answer.status_code == 500
     assert "secret" not in answer.text

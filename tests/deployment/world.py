@@ -126,6 +126,7 @@ class World:
             pl.col("label").alias("_label"),
             pl.lit(None, dtype=pl.String).alias("_class"),
             pl.col("_time").alias("_known"),
+            pl.lit(None, dtype=pl.Float64).alias("_decided"),
         )
         key = f"cohort/{end.isoformat()}/0"
         record = CohortClosed(

@@ -119,6 +119,7 @@ PUBLIC = [
     "Rollout",
     "Rule",
     "Seasonal",
+    "Serve",
     "Source",
     "System",
     "Value",

@@ -18,8 +18,8 @@ def score_rows(home: Home, system: System, rows: list[dict[str, Any]], now: date
     from noria import features
     from noria.deployment.bundles import Bundles
     from noria.deployment.live import history
-    from noria.deployment.rows import row_schema, spine_of
     from noria.deployment.scoring import logged
+    from noria.deployment.service.rows import row_schema, spine_of
 
     past = history(home)
     if past.now.champion is None and past.now.rollout is None:

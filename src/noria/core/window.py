@@ -11,18 +11,19 @@ import msgspec
 from noria.core.errors import SettingsError
 
 _UNITS = {
+    "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
 }
-_DURATION = re.compile(r"(\d+)(s|m|h|d|w)")
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def duration(text: str) -> timedelta:
-    """Reads a duration: a whole number and one of ``s m h d w`` (second, minute, hour, day, week).
+    """Reads a duration: a whole number and one of ``ms s m h d w`` (millisecond, second, minute, hour, day, week).
 
     >>> duration("8h")
     datetime.timedelta(seconds=28800)

@@ -202,6 +202,7 @@ def _answer(system: System) -> str:
         f"{as_label} as _label",
         f"{as_class} as _class",
         "label._known as _known",
+        "cast(null as DOUBLE) as _decided",
         f"label._n is null and ({value}) is not null as _silent",
     ]
     joins = ["left join label on label._id = asked._id"]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noria.deployment.arms import days_to_decision
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import Live, Rollout, state
 from noria.deployment.log import sweep
-from noria.deployment.rollout import advance, begin, promote, rollback
+from noria.deployment.rollout import advance, begin, days_to_decision, promote, rollback
 from noria.deployment.scoring import score
 
 if TYPE_CHECKING:
-    from noria.deployment.service import make_app, serve
+    from noria.deployment.service.app import make_app, serve
 
 __all__ = [
     "Bundles",
@@ -37,7 +36,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("make_app", "serve"):  # the HTTP libraries load only for whoever serves
-        from noria.deployment import service
+        from noria.deployment.service import app
 
-        return getattr(service, name)
+        return getattr(app, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,7 +99,10 @@ def logged(
         refused, unknown = refused + made.refused, unknown + made.unknown
         parents += [entry for entry in live.parents if entry not in parents]
     frame = pl.concat(predictions).with_columns(
-        _features=pl.lit(feature_room.plan(system).id), _scored_at=pl.lit(now, dtype=TIME)
+        _features=pl.lit(feature_room.plan(system).id),
+        _fallback=pl.lit(None, dtype=pl.String),
+        _review=pl.lit(False),
+        _scored_at=pl.lit(now, dtype=TIME),
     )
     rest = [name for name in frame.columns if name not in FIXED and frame.schema[name] != pl.Null]  # no type yet: no column yet
     frame = frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)

@@ -11,11 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import Check, Estimate, NoriaError, Verdict, Window, duration, floor
-from noria.deployment import arms
 from noria.deployment.bundles import Bundles, answer, decision_of, fallback, policy_act
 from noria.deployment.live import Rollout
+from noria.deployment.rollout import arms
+from noria.deployment.rollout.rules import Evidence, Terms
 from noria.deployment.routing import CHALLENGER, NOT_ACTING
-from noria.deployment.rules import Evidence, Terms
 from noria.measure import blocks_of, closed, columns_read, value
 from noria.records import Scored
 from noria.stats import proportion, sample_ratio

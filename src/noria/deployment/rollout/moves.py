@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from noria.core import Conflict, Refused, Verdict, duration
 from noria.deployment.bundles import Bundles
-from noria.deployment.evidence import gather, terms
 from noria.deployment.live import Live, Rollout, state
-from noria.deployment.rules import Move, next_move
+from noria.deployment.rollout.evidence import gather, terms
+from noria.deployment.rollout.rules import Move, next_move
 from noria.deployment.scoring import guarded_until
 from noria.measure import closed_until
 from noria.records import CohortClosed, Entry, Gated, Record, Released, RolloutMoved, Scored, Turned

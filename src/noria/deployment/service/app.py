@@ -24,12 +24,12 @@ from starlette.routing import Route
 from noria import features as feature_room
 from noria.core import Conflict, NoriaError, NotFound, Unavailable, canonical
 from noria.deployment.bundles import Bundles
-from noria.deployment.guard import Guard, guarded, token_of
 from noria.deployment.live import history, state
 from noria.deployment.log import PredictionLog, sweep
 from noria.deployment.routing import randomised
-from noria.deployment.rows import FieldError, asked_at, decode, row_schema, spine_of
 from noria.deployment.scoring import logged
+from noria.deployment.service.guard import Guard, guarded, token_of
+from noria.deployment.service.rows import FieldError, asked_at, decode, row_schema, spine_of
 from noria.settings import Settings
 from noria.system import System
 
