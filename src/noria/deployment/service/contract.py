@@ -1,0 +1,83 @@
+"""What the service's parts hand each other: a call, a reply, an answer, and what answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+import polars as pl
+
+JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request that has passed the door. ``headers`` have lower-case names; ``params`` are the named parts of the path."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    params: Mapping[str, str]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What goes back."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = JSON
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is said to one predicted row.
+
+    ``act`` is one of the declared acts, a number (``score`` and ``quantile`` policies), or ``None``: a person decides, or nothing is released.
+    ``fallback`` says why the fallback answered (empty: the model did); ``review`` that a person is asked.
+    """
+
+    id: str
+    score: float | None
+    scores: tuple[float, ...] | None
+    act: Any
+    act_propensity: float | None
+    variant: str
+    variant_propensity: float | None
+    release: str
+    fallback: str = ""
+    review: bool = False
+
+
+class About(msgspec.Struct, frozen=True):
+    """The model that answers: ``columns`` of a row with their types, the number of the release, and the classes of a multiclass score."""
+
+    name: str
+    number: int
+    release: str
+    task: str
+    columns: Mapping[str, pl.DataType]
+    needed: frozenset[str]
+    classes: tuple[str, ...] = ()
+    acts: tuple[Any, ...] = (False, True)
+
+
+class Answering(Protocol):
+    """What the protocols speak to: rows in, answers out, each validated, scored and logged."""
+
+    def about(self) -> About:
+        """What answers now."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether it can answer."""
+        ...
+
+    async def answer(self, rows: Sequence[Mapping[str, Any]], asked: datetime | None = None) -> list[Answer]:
+        """Answers each row, in order, as of ``asked`` (``None``: now).
+
+        A row is a mapping of column to a plain value: text, number, boolean, or a time as ISO text. Raises ``FieldError`` that names the row
+        and the field (``rows[3].distance``) and then none of them was answered, ``Unavailable`` when the log cannot be written.
+        """
+        ...
