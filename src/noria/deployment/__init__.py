@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import Live, Rollout, state
-from noria.deployment.log import sweep
+from noria.deployment.seal import sweep
 from noria.deployment.rollout import advance, begin, days_to_decision, promote, rollback
 from noria.deployment.scoring import score
 

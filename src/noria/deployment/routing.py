@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,22 @@ def uniforms(names: Sequence[str], salt: str, *, draw: int = 0) -> Floats:
         hashed.update(name.encode())
         raw += hashed.digest()[at]
     return (np.frombuffer(bytes(raw), ">u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def salted(salt: str) -> Any:
+    """The beginning of a draw's hash, to be kept for ``uniform``."""
+    return hashlib.sha256(f"{salt}\x1f".encode())
+
+
+def uniform(start: Any, name: str, *, draw: int = 0) -> float:
+    """``uniforms`` of one name, for single rows: the same number.
+
+    >>> uniform(salted("s"), "a") == uniforms(["a"], "s")[0]
+    True
+    """
+    hashed = start.copy()
+    hashed.update(name.encode())
+    return (int.from_bytes(hashed.digest()[8 * draw : 8 * draw + 8], "big") >> 11) / 2.0**53
 
 
 def challenged(system: str, rollout: int, units: Sequence[str], share: float) -> Flags:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from noria import features as feature_room
 from noria.core import Window, duration
-from noria.deployment import routing
+from noria.deployment import degrees, routing
 from noria.deployment.bundles import Answers, Bundles, answer
 from noria.deployment.live import History, Live, Rollout, history
 from noria.measure import columns_read
@@ -80,6 +80,8 @@ def counted(system: System, window: Window, frame: pl.DataFrame, rows: str, *, r
         late=frame.filter(pl.col("_scored_at") - pl.col("_time") > duration(system.every)).height,
         unknown=unknown,
         refused=refused,
+        fallbacks=len(frame["_fallback"]) - frame["_fallback"].null_count(),
+        reviews=int(frame["_review"].sum()),
     )
 
 
@@ -132,16 +134,19 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> 
     taken = routing.acts(system.name, system.decide, answered.act, rows["_id"].to_list(), units)
     release = np.where(mine, rollout.challenger if rollout else "", live.champion or "")
     silent = release == ""  # doing nothing answered: there is no score and no act of ours
+    open_ = degrees.left_open(system, answered.score, answered.scores)
+    none = silent | open_
     frame = rows.with_columns(
         _score=_column(answered.score),
         _scores=_lists(answered.scores, n),
-        _act=_column(np.where(silent, np.nan, taken.act)),
-        _act_propensity=_column(np.where(silent | np.isnan(taken.act), np.nan, taken.propensity)),
+        _act=_column(np.where(none, np.nan, taken.act)),
+        _act_propensity=_column(np.where(none | np.isnan(taken.act), np.nan, taken.propensity)),
+        _review=pl.Series(open_ & degrees.asks(system)),
         _variant=pl.Series(np.where(mine, routing.CHALLENGER, routing.CHAMPION).tolist(), dtype=pl.String),
         _variant_propensity=_column(np.where(mine, share, 1 - share)),
         _release=pl.Series(release.tolist(), dtype=pl.String),
     )
-    shadow = _shadow(live, rows, mine, said)
+    shadow = _shadow(live, rows, mine, said, open_)
     return _Part(frame, shadow, int(answered.refused.sum()), int(answered.unknown.sum()))
 
 
@@ -179,15 +184,17 @@ def _choose(mine: NDArray[np.bool_], challenger: Answers | None, champion: Answe
     )
 
 
-def _shadow(live: Live, rows: pl.DataFrame, mine: NDArray[np.bool_], said: dict[str, Answers]) -> list[pl.DataFrame]:
-    """What the bundles that did not answer would have said and done."""
+def _shadow(
+    live: Live, rows: pl.DataFrame, mine: NDArray[np.bool_], said: dict[str, Answers], open_: NDArray[np.bool_]
+) -> list[pl.DataFrame]:
+    """What the bundles that did not answer would have said and done, and those whose act was left to a person."""
     found = []
     for sha, other in said.items():
         is_challenger = live.rollout is not None and sha == live.rollout.challenger
         if sha == live.champion:
-            quiet = mine
+            quiet = mine | open_
         else:
-            quiet = ~mine if is_challenger else np.ones(rows.height, bool)
+            quiet = ~mine | open_ if is_challenger else np.ones(rows.height, bool)
         if not quiet.any():
             continue
         frame = rows.select("_id", "_time").with_columns(

@@ -179,13 +179,23 @@ class Trees:
     def width(self) -> int:
         return int(self._model.num_feature)
 
+    @property
+    def outputs(self) -> int:
+        """Margins a row: one, or one a class."""
+        return int(self.predict_margin(np.zeros((1, self.width))).shape[1])
+
+    def predict_margin(self, matrix: Array) -> Array:
+        """Raw margins (n, outputs), before the link."""
+        threads = 1 if len(matrix) <= FEW_ROWS else -1
+        margin: Array = self._predict(self._model, np.ascontiguousarray(matrix), nthread=threads, pred_margin=True)[:, 0, :]
+        return margin
+
     def predict(self, matrix: Array) -> Array:
         if matrix.shape[1] != self.width:
             raise Refused(f"the tree ensemble reads {self.width} columns, and {matrix.shape[1]} were given")
-        threads = 1 if len(matrix) <= FEW_ROWS else -1
-        margin = self._predict(self._model, np.ascontiguousarray(matrix), nthread=threads, pred_margin=True)
-        single = margin.shape[2] == 1 and self.link == "softmax"  # two classes have one margin: that of the second
-        return _linked(np.column_stack([np.zeros(len(margin)), margin[:, 0, 0]]) if single else margin[:, 0, :], self.link)
+        margin = self.predict_margin(matrix)
+        single = margin.shape[1] == 1 and self.link == "softmax"  # two classes have one margin: that of the second
+        return _linked(np.column_stack([np.zeros(len(margin)), margin[:, 0]]) if single else margin, self.link)
 
 
 def trees_from(estimator: Any, link: Link) -> Trees:

@@ -1,0 +1,156 @@
+"""From the service's log into the lake: each prediction once, whenever this is called or killed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from noria.core import NoriaError, Window, digest
+from noria.deployment import log
+from noria.deployment.live import state
+from noria.deployment.log import Frames, Group, Layout, Row
+from noria.deployment.scoring import counted
+from noria.records import Entry, Scored
+from noria.system import System
+from noria.tables import PREDICTIONS, SHADOW, TIME
+
+if TYPE_CHECKING:
+    from noria.store import Home
+
+AT_ONCE = 200_000
+_SETTLED = timedelta(hours=2)
+_MICRO = timedelta(microseconds=1)
+_PLACES = {name: place for place, name in enumerate(Row._fields)}
+_KINDS: dict[str, pl.DataType] = {
+    str(kind): kind for kind in (pl.String(), pl.Int64(), pl.Int32(), pl.Float64(), pl.Boolean(), pl.Date(), TIME, pl.Null())
+}
+_FIXED = {
+    "_id": "id",
+    "_time": "time",
+    "_unit": "unit",
+    "_score": "score",
+    "_scores": "scores",
+    "_act": "act",
+    "_act_propensity": "act_propensity",
+    "_variant": "variant",
+    "_variant_propensity": "variant_propensity",
+    "_release": "release",
+    "_fallback": "fallback",
+    "_review": "review",
+    "_scored_at": "scored_at",
+}
+
+
+def kind_name(kind: pl.DataType) -> str:
+    """How a layout writes a column's type; types that JSON has no values for travel as text."""
+    return str(kind) if str(kind) in _KINDS else str(pl.String())
+
+
+def sweep(home: Home, system: System) -> Entry[Scored] | None:
+    """Seals what was asked over HTTP into ``predictions`` and ``shadow``, and removes files that are finished.
+
+    Returns the newest record it wrote. Raises ``Corrupt`` when a file is not what was written.
+    """
+    folder = home.path / "service"
+    if not folder.is_dir():
+        return None
+    lost = log.lost(folder)
+    if lost:
+        home.measurements.add("predictions_lost", lost)
+    newest: Entry[Scored] | None = None
+    for file in sorted(folder.glob("predictions-*.db")):
+        newest = _swept(home, system, file) or newest
+    return newest
+
+
+def _swept(home: Home, system: System, file: Path) -> Entry[Scored] | None:
+    newest: Entry[Scored] | None = None
+    try:
+        connection = log.connect(file, sync=home.settings.durable)
+    except sqlite3.DatabaseError as error:
+        raise NoriaError(f"{file} cannot be read: {error}", hint="restore it from a backup, or move it away") from error
+    try:
+        while found := log.groups(connection, file, most=AT_ONCE):
+            newest = _seal(home, system, found) or newest
+            log.mark(connection, found[-1].seq)
+        done = _hour(file) + _SETTLED <= home.clock.now()
+    finally:
+        connection.close()
+    if done:
+        for path in (file, *(file.with_name(file.name + tail) for tail in ("-wal", "-shm"))):
+            path.unlink(missing_ok=True)
+    return newest
+
+
+def _seal(home: Home, system: System, found: Sequence[Group]) -> Entry[Scored] | None:
+    made = [_framed(group) for group in found]
+    rows = pl.concat([some.predictions for some in made], how="diagonal_relaxed")
+    rows = rows.sort("_scored_at", maintain_order=True).unique("_id", keep="first", maintain_order=True)
+    first, last = rows["_time"].min(), rows["_time"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    if home.lake.schema("predictions") is not None:
+        there = home.lake.read("predictions", columns=["_id"], _time=(first - _MICRO, last))
+        rows = rows.filter(~pl.col("_id").is_in(there["_id"].implode()))
+    if rows.is_empty():
+        return None
+    shadow = pl.concat([some.shadow for some in made], how="vertical")
+    shadow = shadow.join(rows.select("_id"), on="_id", how="semi").unique(["_id", "_release"], keep="first", maintain_order=True)
+    untyped = [name for name, kind in rows.schema.items() if kind == pl.Null]  # no type yet: no column yet
+    rows, shadow = rows.drop(untyped).sort(PREDICTIONS.order), shadow.sort(SHADOW.order)
+    key = f"requests/{digest(rows['_id'].to_list())[:16]}"
+    commits = [home.lake.write("predictions", rows, key=key)]
+    if not shadow.is_empty():
+        commits.append(home.lake.write("shadow", shadow, key=key))
+    window = Window(rows["_time"].min() - _MICRO, rows["_time"].max())  # type: ignore[operator, arg-type]  # times
+    refused = rows.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height
+    unknown = sum(some.unknown for some in made)
+    record = counted(system, window, rows, commits[0].rows, refused=refused, unknown=unknown)
+    return home.commit(record, key=key, parents=state(home).parents, tables=commits)
+
+
+def _framed(group: Group) -> Frames:
+    """A group's rows as the rows of the two tables."""
+    if group.frames is not None or group.layout is None:
+        assert group.frames is not None
+        return group.frames
+    columns = list(zip(*group.rows, strict=True))
+    layout = group.layout
+    names = {name: columns[_PLACES[field]] for name, field in _FIXED.items()}
+    fixed = {name: pl.Series(values, dtype=_written(PREDICTIONS.columns[name])) for name, values in names.items()}
+    series = {"_features": pl.Series([layout.plan] * len(group.rows), dtype=pl.String)} | fixed
+    ordered = [series[name].cast(kind).alias(name) for name, kind in PREDICTIONS.columns.items()]
+    rest = [*_columns(layout.context, columns[_PLACES["context"]]), *_columns(layout.features, columns[_PLACES["features"]])]
+    return Frames(pl.DataFrame([*ordered, *rest]), _shadowed(group.rows), sum(columns[_PLACES["unknown"]]))
+
+
+def _columns(described: Iterable[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> list[pl.Series]:
+    turned = list(zip(*rows, strict=True)) or [()] * len(list(described))
+    return [
+        pl.Series(name, values, dtype=_written(_KINDS[kind])).cast(_KINDS[kind])
+        for (name, kind), values in zip(described, turned, strict=True)
+    ]
+
+
+def _written(kind: Any) -> Any:
+    """The type in which a column travels: times are whole microseconds."""
+    return pl.Int64 if kind == TIME else kind
+
+
+def _shadowed(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    id, time, shadow = (_PLACES[name] for name in ("id", "time", "shadow"))
+    said = [(row[id], row[time], *one) for row in rows for one in row[shadow]]
+    written = {name: _written(kind) for name, kind in SHADOW.columns.items()}
+    return pl.DataFrame(said, schema=written, orient="row").cast(dict(SHADOW.columns))
+
+
+def _hour(file: Path) -> datetime:
+    return datetime.strptime(file.stem.rsplit("-", 1)[1] + "+0000", "%Y%m%dT%H%z")
+
+
+__all__ = ["Layout", "kind_name", "sweep"]

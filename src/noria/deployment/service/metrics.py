@@ -1,0 +1,162 @@
+"""What the service counts, and how all workers' counts are given to Prometheus as one.
+
+Each worker counts in its own memory and leaves what it has beside the log about once a second; whoever is asked for ``/metrics`` adds up what
+the others left to its own. What a worker that has ended counted stays in the sum, so that a counter never goes back.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+HELP = {
+    "requests": "Requests by route and status.",
+    "predictions": "Predictions answered by variant and by why the fallback answered (empty: the model did).",
+    "acknowledged": "Predictions acknowledged.",
+    "committed": "Predictions of the log that are on the disk.",
+    "refused": "Requests refused at the door, by status.",
+    "events": "Events and given outcomes, by source and by what became of them.",
+    "reviews": "Predictions left to a person.",
+    "log_lines_dropped": "Lines of the service's own log that were not written because there were too many.",
+}
+LABELS = {
+    "requests": ("route", "status"),
+    "predictions": ("variant", "fallback"),
+    "refused": ("status",),
+    "events": ("source", "outcome"),
+}
+GAUGES = {
+    "waiting": "Predictions waiting for the disk, summed over the workers.",
+    "release": "The number of the release that answers.",
+    "ready": "Workers that can answer.",
+    "rows": "Rows that the online store holds, summed over the workers.",
+}
+
+
+class Snapshot(msgspec.Struct):
+    """What one worker has counted: counters by name and labels, seconds by route as (counts per bound and above, sum), gauges."""
+
+    counts: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+    seconds: dict[str, tuple[list[int], float]] = {}
+    gauges: dict[str, float] = {}
+
+
+class Metrics:
+    """The counts of one worker."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in HELP}
+        self.seconds: dict[str, tuple[list[int], list[float]]] = {}
+        self.gauges: dict[str, float] = {}
+
+    def add(self, name: str, *labels: str, n: int = 1) -> None:
+        """Counts ``n`` more."""
+        self.counts[name][labels] += n
+
+    def took(self, route: str, seconds: float) -> None:
+        """One request's seconds."""
+        found = self.seconds.get(route)
+        if found is None:
+            found = self.seconds[route] = ([0] * (len(BOUNDS) + 1), [0.0])
+        found[0][bisect_left(BOUNDS, seconds)] += 1
+        found[1][0] += seconds
+
+    def snapshot(self) -> Snapshot:
+        """Everything counted so far."""
+        return Snapshot(
+            {name: list(values.items()) for name, values in self.counts.items()},
+            {route: (list(counts), total[0]) for route, (counts, total) in self.seconds.items()},
+            dict(self.gauges),
+        )
+
+    def leave(self, folder: Path) -> None:
+        """Leaves a snapshot where other workers find it."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{os.getpid()}.json"
+        part = path.with_suffix(".part")
+        part.write_bytes(msgspec.json.encode(self.snapshot()))
+        part.replace(path)
+
+
+def others(folder: Path) -> list[tuple[int, Snapshot]]:
+    """What the other workers left, each with its process's number."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if path.stem == str(os.getpid()):
+            continue
+        try:
+            found.append((int(path.stem), msgspec.json.decode(path.read_bytes(), type=Snapshot)))
+        except (OSError, ValueError, msgspec.DecodeError):
+            continue  # it is being written, or is not ours
+    return found
+
+
+def begin(folder: Path) -> None:
+    """Removes what workers of an earlier service left; called before the first worker starts."""
+    for path in folder.glob("*"):
+        path.unlink(missing_ok=True)
+
+
+def text(own: Metrics, folder: Path) -> bytes:
+    """Prometheus's text format of all workers together."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+    beside = others(folder)
+    living = [snapshot for pid, snapshot in beside if _lives(pid)]
+    everyone = [own.snapshot(), *(snapshot for _, snapshot in beside)]
+
+    class All:
+        def collect(self) -> Iterable[Metric]:
+            for name, about in HELP.items():
+                counter = CounterMetricFamily(f"noria_{name}", about, labels=LABELS.get(name, ()))
+                for labels, n in _summed(snapshot.counts.get(name, []) for snapshot in everyone).items():
+                    counter.add_metric(labels, n)
+                yield counter
+            seconds = HistogramMetricFamily("noria_request_seconds", "Seconds from the whole request to its reply, by route.", labels=["route"])
+            for route, (counts, total) in _times(everyone).items():
+                places = [*map(str, BOUNDS), "+Inf"]
+                above = [sum(counts[: place + 1]) for place in range(len(counts))]
+                seconds.add_metric([route], list(zip(places, above, strict=True)), total)
+            yield seconds
+            for name, about in GAUGES.items():
+                values = [s.gauges[name] for s in (own.snapshot(), *living) if name in s.gauges]
+                if values:
+                    yield GaugeMetricFamily(f"noria_{name}", about, value=max(values) if name == "release" else sum(values))
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(All())  # type: ignore[arg-type]  # anything that collects
+    return generate_latest(registry)
+
+
+def _summed(parts: Iterable[list[tuple[tuple[str, ...], int]]]) -> Mapping[tuple[str, ...], int]:
+    found: dict[tuple[str, ...], int] = defaultdict(int)
+    for part in parts:
+        for labels, n in part:
+            found[tuple(labels)] += n
+    return dict(sorted(found.items()))
+
+
+def _times(everyone: list[Snapshot]) -> Mapping[str, tuple[list[int], float]]:
+    found: dict[str, tuple[list[int], float]] = {}
+    for snapshot in everyone:
+        for route, (counts, total) in snapshot.seconds.items():
+            before, sum_before = found.get(route, ([0] * len(counts), 0.0))
+            found[route] = ([a + b for a, b in zip(before, counts, strict=True)], sum_before + total)
+    return dict(sorted(found.items()))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
