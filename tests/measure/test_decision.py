@@ -1,11 +1,16 @@
 """Policies: parsed, chosen on the validation part, applied; the best threshold against trying every one."""
 
+import importlib.util
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
-from noria.measure import Decision, act, choose, parse_policy, value
+from noria.measure import Decision, act, choose, outcome_means, parse_policy, value, worth_of_acts
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RANDOM = np.random.default_rng(0)
 N = 500
@@ -46,13 +51,63 @@ def test_expected_value_acts_exactly_where_it_pays(engine, declare):
     assert act(engine, system, decision, SCORE, FRAME).tolist() == (SCORE * 3 - (1 - SCORE) > 0).astype(float).tolist()
 
 
-def test_expected_value_by_row_and_with_a_price_known_only_later(engine, declare):
+def test_a_price_known_only_later_is_taken_at_its_mean_given_the_label(engine, declare):
     system = declare("case when act and label then 3 when act then -price else 0 end", outcomes=["price"])
     decision = choose(engine, system, SCORE, LABEL, FRAME)
-    mean = FRAME["price"].mean()
-    assert decision.outcomes == {"price": pytest.approx(mean)}
+    price = FRAME["price"].to_numpy()
+    given = {"true": price[LABEL == 1].mean(), "false": price[LABEL == 0].mean()}
+    assert decision.outcomes == {"price": pytest.approx(given)}
     made = act(engine, system, decision, SCORE, FRAME.select(other=pl.col("price") * 0))
-    assert made.tolist() == (SCORE * 3 - (1 - SCORE) * mean > 0).astype(float).tolist()
+    assert made.tolist() == (SCORE * 3 - (1 - SCORE) * given["false"] > 0).astype(float).tolist()
+
+
+def test_clicks_pay_the_price_of_a_click_and_not_the_mean_over_all_that_was_shown(engine):
+    """By hand: of ten shown, two were clicked and paid 0.02 and 0.04. Showing is worth p · 0.03 - (1 - p) · 0.002, above 0 from p = 1/16 on."""
+    spec = importlib.util.spec_from_file_location("clicks", ROOT / "tests" / "declarations" / "clicks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    system = module.system
+    label = np.array([1.0, 1.0] + [0.0] * 8 + [np.nan] * 2)  # the last two were not shown: no label, and they do not count
+    frame = pl.DataFrame({"price": [0.02, 0.04] + [0.0] * 10})
+    decision = choose(engine, system, np.full(12, 0.2), label, frame)
+    assert decision.outcomes == {"price": {"false": 0.0, "true": pytest.approx(0.03)}}
+    score = np.array([0.0624, 0.0626, 0.2, np.nan])
+    worth = worth_of_acts(engine, system, decision, score, pl.DataFrame({"other": score}))
+    assert worth[:3, 1] == pytest.approx(score[:3] * 0.03 - (1 - score[:3]) * 0.002)
+    assert act(engine, system, decision, score, pl.DataFrame({"other": score})).tolist()[:3] == [0, 1, 1]
+    one_mean = Decision(
+        "expected", 0.0, outcomes={"price": 0.005}
+    )  # what a mean over all shown made of it: never worth showing below 2/7
+    assert act(engine, system, one_mean, score, pl.DataFrame({"other": score})).tolist()[:3] == [0, 0, 0]
+
+
+def test_a_label_without_rows_gets_the_mean_over_all(engine, declare):
+    system = declare("case when act and label then price when act then -1 else 0 end", outcomes=["price"])
+    frame = pl.DataFrame({"price": [1.0, 2.0, None, 6.0]})
+    assert outcome_means(system, frame, np.zeros(4)) == {"price": {"false": 3.0, "true": 3.0}}
+    assert outcome_means(system, frame, np.full(4, np.nan)) == {"price": {"false": 0.0, "true": 0.0}}
+    weighted = outcome_means(system, frame, np.zeros(4), weights=np.array([1.0, 0.0, 1.0, 4.0]))
+    assert weighted["price"]["false"] == pytest.approx((1 + 4 * 6) / 5)
+
+
+def test_outcomes_by_class_and_one_mean_for_a_regression(engine, declare):
+    sql = "case when act = 'call' and label = 'lost' then price when act = 'call' then -1 else 0 end"
+    system = declare(sql, "largest expected value", "multiclass", ("none", "call"), outcomes=["price"])
+    frame = pl.DataFrame({"price": [1, 3, 5, 7]})
+    names = np.array(["lost", "lost", "kept", None], dtype=object)
+    made = outcome_means(system, frame, names, classes=("kept", "lost", "new"))
+    assert made == {"price": {"kept": 5.0, "lost": 2.0, "new": 3.0}}
+    decision = choose(engine, system, np.full((4, 2), 0.5), names, frame, classes=("kept", "lost"))
+    chances = np.array([[0.66, 0.34], [0.67, 0.33], [0.6, 0.4]])
+    assert act(engine, system, decision, chances, frame[:3]).tolist() == [1, 0, 1]  # 2 p > 1 - p from p = 1/3 on
+    number = declare("price * least(act, label)", "score", "regression", outcomes=["price"])
+    assert outcome_means(number, frame, np.arange(4.0)) == {"price": 4.0}
+
+
+def test_a_bundle_with_one_number_for_an_outcome_is_still_read(engine, declare):
+    system = declare("case when act and label then 3 when act then -price else 0 end", outcomes=["price"])
+    old = msgspec.convert({"kind": "expected", "threshold": 0.0, "outcomes": {"price": 1.5}}, Decision)
+    assert act(engine, system, old, SCORE, FRAME).tolist() == (SCORE * 3 - (1 - SCORE) * 1.5 > 0).astype(float).tolist()
 
 
 def test_what_an_outcome_turned_out_to_be_does_not_decide(engine, declare):
@@ -134,6 +189,7 @@ def test_largest_expected_value_picks_the_best_act(engine, declare):
 
 
 def test_a_decision_survives_json():
-    decision = Decision("quantile", quantile=0.8, offset=1.25, outcomes={"price": 2.0})
+    given = {"price": 2.0, "cost": {"true": 1.0, "false": 0.1}}
+    decision = Decision("quantile", quantile=0.8, offset=1.25, outcomes=given)
     assert msgspec.json.decode(msgspec.json.encode(decision), type=Decision) == decision
     assert msgspec.convert(msgspec.to_builtins(decision), Decision) == decision

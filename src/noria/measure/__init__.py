@@ -1,8 +1,9 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
-from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy
+from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
 from noria.measure.outcomes import blocks_of, closed, closed_until, usable
 from noria.measure.profile import Profile, against, distance, profile
+from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
 from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, value
 
@@ -10,6 +11,7 @@ __all__ = [
     "Decision",
     "Policy",
     "Profile",
+    "SingleAct",
     "act",
     "against",
     "blocks_of",
@@ -27,6 +29,8 @@ __all__ = [
     "parse_policy",
     "policies",
     "profile",
+    "single_act",
     "usable",
     "value",
+    "worth_of_acts",
 ]

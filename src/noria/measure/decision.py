@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.measure.value import Floats, columns_read, expected, known_labels, value
+from noria.measure.value import Floats, StandIns, columns_read, expected, known_labels, value
 from noria.system import System
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``threshold`` is what the score (kind ``threshold``) or the gain in expected value (``expected``) has to exceed. ``offset`` is
     added to a regression's score to make it the declared quantile. ``classes`` names the columns of a multiclass score. ``outcomes``
-    stands in for outcomes that the value reads and that are not known when deciding.
+    stands in for outcomes that the value reads and that are not known when deciding: for each its mean given the label (``true`` and
+    ``false``, or the classes), or one mean (of a regression, and of bundles that were made before means were taken by label).
     """
 
     kind: Kind
@@ -50,7 +51,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     quantile: float | None = None
     offset: float = 0.0
     classes: tuple[str, ...] = ()
-    outcomes: dict[str, float] = {}
+    outcomes: dict[str, float | dict[str, float]] = {}
 
 
 def parse_policy(text: str) -> Policy:
@@ -103,7 +104,7 @@ def choose(
     policy = parse_policy(system.decide.policy)
     score = np.asarray(score, float)
     keep = known_labels(system, label)
-    means = outcome_means(system, frame)
+    means = outcome_means(system, frame, label, classes=classes, weights=weights)
     if policy.kind == "threshold" and policy.bound is None:
         bound = _best(engine, system, score, label, frame, keep=keep, weights=weights)
         return Decision("threshold", bound, classes=classes, outcomes=means)
@@ -115,13 +116,43 @@ def choose(
     return Decision(policy.kind, policy.bound, classes=classes, outcomes=means)
 
 
-def outcome_means(system: System, frame: pl.DataFrame) -> dict[str, float]:
-    """What stands in for each outcome that the value reads while it is not known: its mean over these rows."""
-    return {
-        name: float(frame[name].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]  # the mean of a Float64 column is a float
-        for name in columns_read(system.objective.value.sql)
-        if name in system.outcomes and name in frame.columns and frame[name].dtype.is_numeric()
-    }
+def outcome_means(
+    system: System,
+    frame: pl.DataFrame,
+    label: NDArray[Any],
+    *,
+    classes: tuple[str, ...] = (),
+    weights: Floats | None = None,
+) -> dict[str, float | dict[str, float]]:
+    """What stands in for each outcome that the value reads while it is not known: its mean over these rows, given the label.
+
+    The price that a click pays is the mean over the clicks: over all rows it would be that times the click rate, and deciding by
+    it would count the click rate twice. A label that no row has gets the mean over all rows with a label. Regression has one mean.
+    """
+    known = known_labels(system, label)
+    weight = np.ones(frame.height) if weights is None else np.asarray(weights, float)
+    sides: dict[str, NDArray[np.bool_]] = {}
+    if system.task == "binary":
+        number = np.asarray(label, float)
+        sides = {"false": known & (number <= 0.5), "true": known & (number > 0.5)}
+    elif system.task == "multiclass":
+        names = np.asarray(label, object)
+        sides = {name: known & (names == name) for name in classes or sorted(set(names[known].tolist()))}
+    found: dict[str, float | dict[str, float]] = {}
+    for name in columns_read(system.objective.value.sql):
+        if name not in system.outcomes or name not in frame.columns or not frame[name].dtype.is_numeric():
+            continue
+        values = frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        overall = _mean(values, weight, known)
+        overall = 0.0 if overall is None else overall
+        by_label = {side: _mean(values, weight, rows) for side, rows in sides.items()}
+        found[name] = {side: overall if mean is None else mean for side, mean in by_label.items()} if sides else overall
+    return found
+
+
+def _mean(values: Floats, weight: Floats, rows: NDArray[np.bool_]) -> float | None:
+    rows = rows & np.isfinite(values) & (weight > 0)
+    return float(values[rows] @ weight[rows] / weight[rows].sum()) if rows.any() else None
 
 
 def _best(
@@ -159,7 +190,7 @@ def act(engine: Engine, system: System, decision: Decision, scores: NDArray[Any]
     """The policy's act on each row, without exploration.
 
     Indices into ``Decide.acts`` (0/1 for the default), amounts for ``score`` and ``quantile``, NaN for ``human`` and where there is no score.
-    Outcomes that the value reads are taken at their mean on the validation part, also where the rows have them already: they are not
+    Outcomes that the value reads are taken at their means on the validation part, also where the rows have them already: they are not
     known when deciding.
     """
     scores = np.asarray(scores, float)
@@ -171,11 +202,16 @@ def act(engine: Engine, system: System, decision: Decision, scores: NDArray[Any]
     bound = decision.threshold or 0.0
     if decision.kind == "threshold":
         return np.where(known, (scores > bound).astype(float), np.nan)
-    means = [pl.lit(mean).alias(name) for name, mean in decision.outcomes.items()]
-    asked = frame.drop(system.outcomes, strict=False).with_columns(means)
-    worth = expected(engine, system, asked, scores, classes=decision.classes)
+    worth = worth_of_acts(engine, system, decision, scores, frame)
     if decision.kind == "largest":
         best = np.argmax(np.where(np.isnan(worth), -np.inf, worth), axis=1).astype(float)
     else:
         best = (worth[:, 1] - worth[:, 0] > bound).astype(float)
     return np.where(known, best, np.nan)
+
+
+def worth_of_acts(engine: Engine, system: System, decision: Decision, scores: NDArray[Any], frame: pl.DataFrame) -> Floats:
+    """What each act is expected to be worth, (n, number of acts), with the decision's means for outcomes that are not known yet."""
+    asked = frame.drop(system.outcomes, strict=False)
+    means: StandIns = decision.outcomes
+    return expected(engine, system, asked, scores, classes=decision.classes, outcomes=means)

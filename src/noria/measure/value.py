@@ -8,6 +8,7 @@ value: NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from noria.store.engine import Engine
 
 Floats = NDArray[np.float64]
+StandIns = Mapping[str, float | Mapping[str, float]]
+"""What stands in for each outcome while it is not known: one number, or one for each label (``true`` and ``false``, or the classes)."""
 RESERVED = ("act", "label", "score")
 _LARGEST_TABLE = 64
 
@@ -46,13 +49,41 @@ def columns_read(sql: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _reads(sql: str, name: str) -> bool:
+def reads(sql: str, name: str) -> bool:
+    """Whether an expression reads ``act``, ``label`` or ``score``.
+
+    >>> reads("case when act then 1 else 0 end", "label")
+    False
+    """
     return any(c.name.lower() == name for c in sqlglot.parse_one(sql, read="duckdb").find_all(exp.Column))
 
 
+def stand_in(given: float | Mapping[str, float], label: Any) -> float:
+    """The number that stands in for an outcome when the label is ``label``; ``...`` is a label that has no classes.
+
+    A class that was not there when the numbers were taken gets the mean of the others.
+
+    >>> stand_in({"true": 2.5, "false": 0.0}, True), stand_in(1.0, True), stand_in({"a": 1.0, "b": 2.0}, "c")
+    (2.5, 1.0, 1.5)
+    """
+    if not isinstance(given, Mapping):
+        return float(given)
+    name = str(label).lower() if isinstance(label, bool) else str(label)
+    return float(given[name]) if name in given else float(np.mean(list(given.values()))) if given else 0.0
+
+
+def bound_to(sql: str, act: Any, label: Any, outcomes: StandIns | None = None) -> str:
+    """The expression with ``act``, ``label`` (unless it is ``...``) and the outcomes replaced by constants.
+
+    >>> bound_to("case when act and label then price else 0 end", True, False, {"price": {"true": 2.5, "false": 0.0}})
+    "CASE WHEN TRUE AND FALSE THEN CAST('0.0' AS DOUBLE) ELSE 0 END"
+    """
+    return _bound_to(sql, act, label, tuple((name, stand_in(one, label)) for name, one in (outcomes or {}).items()))
+
+
 @lru_cache(maxsize=4096)
-def _bound_to(sql: str, act: Any, label: Any) -> str:
-    """The expression with ``act`` (and ``label`` unless it is ``...``) replaced by constants."""
+def _bound_to(sql: str, act: Any, label: Any, outcomes: tuple[tuple[str, float], ...]) -> str:
+    known = {name: exp.cast(exp.Literal.string(repr(one)), "double") for name, one in outcomes}  # exact, as no decimal literal is
 
     def put(node: Any) -> Any:
         if isinstance(node, exp.Column) and not node.table:
@@ -60,6 +91,8 @@ def _bound_to(sql: str, act: Any, label: Any) -> str:
                 return exp.convert(act)
             if node.name.lower() == "label" and label is not ...:
                 return exp.convert(label)
+            if node.name in known:
+                return known[node.name].copy()
         return node
 
     return str(sqlglot.parse_one(sql, read="duckdb").transform(put).sql(dialect="duckdb"))
@@ -79,9 +112,13 @@ def _constants(expressions: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(float("nan") if one is None else float(one) for one in found)
 
 
-def _table(sql: str, acts: tuple[Any, ...], labels: tuple[Any, ...]) -> Floats:
-    """(acts, labels) values of an expression that reads nothing else."""
-    made = _constants(tuple(_bound_to(sql, a, y) for a in acts for y in labels))
+def table(sql: str, acts: tuple[Any, ...], labels: tuple[Any, ...], outcomes: StandIns | None = None) -> Floats:
+    """(acts, labels) values of an expression that reads nothing else, but for the outcomes that are stood in for.
+
+    >>> table("case when act and label then 3 when act then -1 else 0 end", (False, True), (False, True)).tolist()
+    [[0.0, 0.0], [-1.0, 3.0]]
+    """
+    made = _constants(tuple(bound_to(sql, a, y, outcomes) for a in acts for y in labels))
     return np.array(made).reshape(len(acts), len(labels))
 
 
@@ -163,14 +200,13 @@ def value(  # noqa: PLR0917  act, label and score are told apart by their order 
     act = np.asarray(act, float)
     keep = known_labels(system, label) & np.isfinite(act)
     out = np.full(len(act), np.nan)
-    fixed = not columns_read(sql) and not _reads(sql, "score")
-    if fixed and not numeric_act(system) and system.task != "regression":
+    if fixed(sql) and not numeric_act(system) and system.task != "regression":
         if not keep.any():
             return out
         texts = np.asarray(label, object)[keep] if system.task == "multiclass" else np.asarray(label, float)[keep] > 0.5
         names, places = np.unique(texts.astype(str) if system.task == "multiclass" else texts, return_inverse=True)
         if len(names) <= _LARGEST_TABLE:
-            out[keep] = _table(sql, system.decide.acts, tuple(names.tolist()))[act[keep].astype(int), places]
+            out[keep] = table(sql, system.decide.acts, tuple(names.tolist()))[act[keep].astype(int), places]
             return out
     extra = {
         "act": _act_series(system, act),
@@ -181,30 +217,52 @@ def value(  # noqa: PLR0917  act, label and score are told apart by their order 
     return out
 
 
+def fixed(sql: str, outcomes: StandIns | None = None) -> bool:
+    """Whether an expression is a constant once act, label and the outcomes are.
+
+    >>> fixed("case when act then price else 0 end"), fixed("case when act then price else 0 end", {"price": 1.0})
+    (False, True)
+    """
+    return not set(columns_read(sql)) - set(outcomes or ()) and not reads(sql, "score")
+
+
 def expected(
-    engine: Engine, system: System, frame: pl.DataFrame, score: NDArray[Any], *, classes: tuple[str, ...] = ()
+    engine: Engine,
+    system: System,
+    frame: pl.DataFrame,
+    score: NDArray[Any],
+    *,
+    classes: tuple[str, ...] = (),
+    outcomes: StandIns | None = None,
 ) -> Floats:
     """The expected value of each act, (n, number of acts).
 
-    Binary: score · v(act, true) + (1 - score) · v(act, false). Multiclass: the sum over ``classes``, the names of the columns of
-    ``score``. Regression: the value at label = score, which is exact only for values linear in the label.
+    Binary: (1 - score) · v(act, false) + score · v(act, true). Multiclass: the sum over ``classes``, the names of the columns of
+    ``score``. Regression: the value at label = score, which is exact only for values linear in the label. ``outcomes`` stand in for
+    what is not known yet, each with its number given that label; the others are columns of ``frame``.
+
+    The sum is taken class by class, so that a row's result does not depend on how many rows are asked at once.
     """
     sql, acts = system.objective.value.sql, system.decide.acts
     score = np.asarray(score, float)
     n = len(score)
     if system.task == "regression":
         extra = {"label": pl.Series(score).fill_nan(None), "score": pl.Series(score).fill_nan(None)}
-        return _by_row(engine, frame, [_bound_to(sql, a, ...) for a in acts], extra)
+        return _by_row(engine, frame, [bound_to(sql, a, ..., outcomes) for a in acts], extra)
     names: tuple[Any, ...] = (False, True) if system.task == "binary" else classes
     chances = np.column_stack([1 - score, score]) if system.task == "binary" else score
     if chances.shape[1:] != (len(names),):
         raise ValueError(f"{chances.shape[1:]} columns of scores for the classes {names}: pass classes= in the scores' order")
-    if not columns_read(sql) and not _reads(sql, "score"):
-        return np.asarray(chances @ _table(sql, acts, names).T)
-    made = _by_row(
-        engine, frame, [_bound_to(sql, a, y) for y in names for a in acts], {"score": _score_series(score, n)}
-    ).reshape(n, len(names), len(acts))
-    return np.asarray(np.einsum("nk,nka->na", chances, made))
+    if fixed(sql, outcomes):
+        made = np.broadcast_to(table(sql, acts, names, outcomes).T, (n, len(names), len(acts)))
+    else:
+        expressions = [bound_to(sql, a, y, outcomes) for y in names for a in acts]
+        found = _by_row(engine, frame, expressions, {"score": _score_series(score, n)})
+        made = found.reshape(n, len(names), len(acts))
+    total = chances[:, :1] * made[:, 0]
+    for k in range(1, len(names)):
+        total = total + chances[:, k : k + 1] * made[:, k]
+    return total
 
 
 def policies(engine: Engine, system: System, frame: pl.DataFrame, label: NDArray[Any]) -> dict[str, Floats]:

@@ -60,7 +60,8 @@ def reachable(engine: Engine, system: System, study: Study, score: Floats) -> Fl
         decision = Decision(policy.kind, quantile=policy.quantile)
     else:
         earlier = study.frame[study.early.tolist()]
-        decision = Decision("largest", classes=study.classes, outcomes=outcome_means(system, earlier))
+        means = outcome_means(system, earlier, labels_of(study, study.early), classes=study.classes)
+        decision = Decision("largest", classes=study.classes, outcomes=means)
     done = act(engine, system, decision, score, rows)
     return value(engine, system, rows, done, labels_of(study, study.late), score)
 
@@ -107,7 +108,7 @@ def break_even(engine: Engine, system: System, study: Study) -> float | None:
     rows, label = study.frame[thin.tolist()], study.label[thin]
     made = policies(engine, system, rows, label)
     trivial = max(float(np.nanmean(made[name])) for name in ("do nothing", "always act"))
-    policy, means = parse_policy(system.decide.policy), outcome_means(system, rows)
+    policy, means = parse_policy(system.decide.policy), outcome_means(system, rows, label)
 
     def worth(prediction: Floats) -> float:
         offset = float(np.quantile(label - prediction, policy.quantile)) if policy.quantile is not None else 0.0
