@@ -29,19 +29,19 @@ _ELSEWHERE = ("classification", "shared_memory_region")
 
 
 @settled
-async def server(service: Answering, call: Call) -> Reply:
+async def server(_service: Answering, _call: Call) -> Reply:
     """What this server is."""
     return replied({"name": "noria", "version": noria.__version__, "extensions": [EXTENSION]})
 
 
 @settled
-async def live(service: Answering, call: Call) -> Reply:
+async def live(_service: Answering, _call: Call) -> Reply:
     """That the process answers at all."""
     return replied({"live": True})
 
 
 @settled
-async def ready(service: Answering, call: Call) -> Reply:
+async def ready(service: Answering, _call: Call) -> Reply:
     """Whether predictions can be answered: 200, or 503."""
     able = service.ready()
     return replied({"ready": able, "live": True}, 200 if able else 503)

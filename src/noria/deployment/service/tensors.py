@@ -114,7 +114,7 @@ def read(inputs: Any, binary: bytes, *, limits: Limits, widest: int) -> list[Ten
 
 def _shape(given: Any, place: str, limits: Limits, widest: int) -> tuple[int, ...]:
     sizes = tuple(typed(size, int, f"{place}[{axis}]", "a whole number") for axis, size in enumerate(_list(given, place)))
-    if len(sizes) not in (1, 2) or sizes[0] < 1 or not 1 <= sizes[-1]:
+    if len(sizes) not in (1, 2) or sizes[0] < 1 or sizes[-1] < 1:
         raise FieldError(f"{place}: it is not [rows] or [rows, columns]", hint="a column of n rows has the shape [n] or [n, 1]")
     if sizes[0] > limits.rows:
         raise TooLarge(f"{place}: there are more than {limits.rows} rows", hint="send fewer rows at once")
@@ -148,14 +148,18 @@ def _of_bytes(data: bytes, kind: str, count: int, place: str) -> list[Any]:
 
 def _texts(data: bytes, count: int, place: str) -> list[str]:
     if count * 4 > len(data):
-        raise FieldError(f"{place}: its bytes cannot hold {count} texts", hint="each text is its length in 4 bytes, and then itself")
+        raise FieldError(
+            f"{place}: its bytes cannot hold {count} texts", hint="each text is its length in 4 bytes, and then itself"
+        )
     found: list[str] = []
     at = 0
     while at < len(data) and len(found) < count:
         begin = at + 4
         at = begin + (struct.unpack_from("<I", data, at)[0] if begin <= len(data) else 0)
         if at > len(data):
-            raise FieldError(f"{place}.data[{len(found)}]: its bytes end too early", hint="each text is its length, and then itself")
+            raise FieldError(
+                f"{place}.data[{len(found)}]: its bytes end too early", hint="each text is its length, and then itself"
+            )
         try:
             found.append(data[begin:at].decode())
         except UnicodeDecodeError:
@@ -263,8 +267,6 @@ def _column(tensor: Tensor, kind: pl.DataType, step: tuple[int, int] = (1, 0)) -
     given = tensor.datatype
     if kind == pl.Boolean:
         fits = given == "BOOL"
-    elif kind.is_integer():
-        fits = given in _WHOLES or given in _REALS
     elif kind.is_numeric():
         fits = given in _WHOLES or given in _REALS
     else:
@@ -333,9 +335,7 @@ def outputs_of(answers: Sequence[Answer], about: About) -> dict[str, Tensor]:
         "fallback": [answer.fallback for answer in answers],
         "review": [answer.review for answer in answers],
     }
-    return {
-        name: Tensor(name, kind, (len(answers), columns_of), columns[name]) for name, (kind, columns_of) in types.items()
-    }
+    return {name: Tensor(name, kind, (len(answers), columns_of), columns[name]) for name, (kind, columns_of) in types.items()}
 
 
 def _act(act: Any, kind: str) -> Any:
