@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import polars as pl
@@ -12,8 +12,18 @@ import polars as pl
 JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What a request may ask for: bytes of a body, as sent and when unpacked, and rows."""
+
+    body: int = 1_048_576
+    rows: int = 10_000
+
+
 class Call(msgspec.Struct, frozen=True):
-    """A request that has passed the door. ``headers`` have lower-case names; ``params`` are the named parts of the path."""
+    """A request that has passed the door. ``headers`` have lower-case names; ``params`` are the named parts of the path, decoded.
+
+    ``body`` is as it was sent: what ``content-encoding`` did to it is undone by the protocol, within ``limits``.
+    """
 
     method: str
     path: str
@@ -21,6 +31,7 @@ class Call(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     params: Mapping[str, str]
+    limits: Limits = Limits()
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -51,7 +62,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """The model that answers: ``columns`` of a row with their types, the number of the release, and the classes of a multiclass score."""
+    """The model that answers: ``columns`` of a row with their types, the number of the release, and the classes of a multiclass score.
+
+    ``acts`` are the declared acts; empty when an act is a number (``score`` and ``quantile`` policies).
+    """
 
     name: str
     number: int
@@ -81,3 +95,15 @@ class Answering(Protocol):
         and the field (``rows[3].distance``) and then none of them was answered, ``Unavailable`` when the log cannot be written.
         """
         ...
+
+
+Handler = Callable[[Answering, Call], Awaitable[Reply]]
+
+
+class Route(NamedTuple):
+    """One page of the service: ``pattern`` names the open parts of the path as ``{name}``, ``about`` says what it does."""
+
+    method: str
+    pattern: str
+    handler: Handler
+    about: str
