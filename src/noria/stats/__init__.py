@@ -5,12 +5,14 @@ from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wass
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
 from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
+from noria.stats.offpolicy import OffPolicy, effective_size, off_policy, support
 from noria.stats.power import blocks_needed
 from noria.stats.sequential import half_width, mean_sequence, sample_ratio
 
 __all__ = [
     "METRICS",
     "Metric",
+    "OffPolicy",
     "around",
     "better",
     "block_mean",
@@ -21,6 +23,7 @@ __all__ = [
     "chi2",
     "compute",
     "ece",
+    "effective_size",
     "estimate",
     "half_width",
     "hellinger",
@@ -31,11 +34,13 @@ __all__ = [
     "mean_error",
     "mean_sequence",
     "metric_named",
+    "off_policy",
     "paired",
     "proportion",
     "psi",
     "reliability",
     "row_loss",
     "sample_ratio",
+    "support",
     "wasserstein",
 ]
