@@ -2,6 +2,7 @@
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
+from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
 from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
@@ -13,6 +14,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "OffPolicy",
+    "Preference",
     "around",
     "better",
     "block_mean",
@@ -22,12 +24,14 @@ __all__ = [
     "calibration_test",
     "chi2",
     "compute",
+    "credit",
     "ece",
     "effective_size",
     "estimate",
     "half_width",
     "hellinger",
     "inflation",
+    "interleave",
     "jensen_shannon",
     "ks",
     "logistic_fit",
@@ -36,6 +40,7 @@ __all__ = [
     "metric_named",
     "off_policy",
     "paired",
+    "preference",
     "proportion",
     "psi",
     "reliability",
