@@ -2,15 +2,19 @@
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
+from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
 from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
+from noria.stats.offpolicy import OffPolicy, effective_size, off_policy, support
 from noria.stats.power import blocks_needed
 from noria.stats.sequential import half_width, mean_sequence, sample_ratio
 
 __all__ = [
     "METRICS",
     "Metric",
+    "OffPolicy",
+    "Preference",
     "around",
     "better",
     "block_mean",
@@ -20,22 +24,28 @@ __all__ = [
     "calibration_test",
     "chi2",
     "compute",
+    "credit",
     "ece",
+    "effective_size",
     "estimate",
     "half_width",
     "hellinger",
     "inflation",
+    "interleave",
     "jensen_shannon",
     "ks",
     "logistic_fit",
     "mean_error",
     "mean_sequence",
     "metric_named",
+    "off_policy",
     "paired",
+    "preference",
     "proportion",
     "psi",
     "reliability",
     "row_loss",
     "sample_ratio",
+    "support",
     "wasserstein",
 ]
