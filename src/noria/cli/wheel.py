@@ -202,23 +202,21 @@ def serve(
     *,
     host: Annotated[str | None, Parameter(help="Where to listen. Default: the machine itself only.")] = None,
     port: Annotated[int | None, Parameter(help="The port. Default: 8000.")] = None,
+    workers: Annotated[int | None, Parameter(help="Processes that answer. Default: 1.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
     """Serves predictions by HTTP with the champion, until it is stopped."""
-    from noria import deployment
+    from noria.cli.worker import declared
+    from noria.deployment import serve as run
 
-    settings = read_settings(host=host, port=port)
+    settings = read_settings(host=host, port=port, workers=workers)
     with opened(file, home) as (store, system):
-        show(
-            {"url": f"http://{settings.host}:{settings.port}"},
-            lambda: (
-                f"serving {system.name} at http://{settings.host}:{settings.port}; the token is in {store.path / 'service' / 'token'}"
-            ),
-            as_json=json,
-        )
-        sys.stdout.flush()
-        deployment.serve(store, system, settings)
+        path, name = store.path, system.name
+    url = f"http://{settings.host}:{settings.port}"
+    show({"url": url}, lambda: f"serving {name} at {url}; the token is in {path / 'service' / 'token'}", as_json=json)
+    sys.stdout.flush()
+    run(path, declared(file), settings)
     return 0
 
 
@@ -229,6 +227,7 @@ def up(
     every: Annotated[str, Parameter(help="Time between two turns.")] = "1m",
     host: Annotated[str | None, Parameter(help="Where to listen. Default: the machine itself only.")] = None,
     port: Annotated[int | None, Parameter(help="The port. Default: 8000.")] = None,
+    workers: Annotated[int | None, Parameter(help="Processes that answer. Default: 1.")] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
@@ -238,4 +237,4 @@ def up(
     pause = duration(every).total_seconds()
     if pause <= 0:
         raise SettingsError(f"--every {every} is not a time between two turns", hint='write for example "1m"')
-    return work(file, home, pause, read_settings(host=host, port=port), as_json=json)
+    return work(file, home, pause, read_settings(host=host, port=port, workers=workers), as_json=json)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from noria.cli.common import check_owner, day, home_path, load_system, show
@@ -28,20 +30,24 @@ def work(file: Path, home: Path | None, pause: float, settings: Settings, *, as_
         check_owner(made, system)
     url = f"http://{settings.host}:{settings.port}"
     worker = threading.Thread(target=_turn_until, args=(stop, path, system, settings, pause), name="noria-worker")
-    with Home.open(path, settings, SystemClock(), create=False, write=False) as store:
-        show(
-            {"url": url, "home": str(path), "report": str(page)},
-            lambda: f"{system.name}: serving at {url}; the token is in {path / 'service' / 'token'}; the report is {page}",
-            as_json=as_json,
-        )
-        sys.stdout.flush()
-        worker.start()
-        try:
-            deployment.serve(store, system, settings)
-        finally:
-            stop.set()
-            worker.join()
+    show(
+        {"url": url, "home": str(path), "report": str(page)},
+        lambda: f"{system.name}: serving at {url}; the token is in {path / 'service' / 'token'}; the report is {page}",
+        as_json=as_json,
+    )
+    sys.stdout.flush()
+    worker.start()
+    try:
+        deployment.serve(path, declared(file), settings)
+    finally:
+        stop.set()
+        worker.join()
     return 0
+
+
+def declared(file: Path) -> Callable[[], System]:
+    """What reads the declaration again in a worker's own process."""
+    return partial(load_system, file.resolve())
 
 
 def _turn_until(stop: threading.Event, path: Path, system: System, settings: Settings, pause: float) -> None:

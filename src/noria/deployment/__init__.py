@@ -15,7 +15,7 @@ from noria.deployment.rollout import advance, begin, days_to_decision, promote, 
 from noria.deployment.scoring import score
 
 if TYPE_CHECKING:
-    from noria.deployment.service.app import make_app, serve
+    from noria.deployment.service.server import make_app, serve
 
 __all__ = [
     "Bundles",
@@ -36,7 +36,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("make_app", "serve"):  # the HTTP libraries load only for whoever serves
-        from noria.deployment.service import app
+        from noria.deployment.service import server
 
-        return getattr(app, name)
+        return getattr(server, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,6 +87,18 @@ def _swept(home: Home, system: System, file: Path) -> Entry[Scored] | None:
     return newest
 
 
+def unsealed(home: Home) -> list[pl.DataFrame]:
+    """The rows of ``predictions`` that the service has logged and no turn has sealed yet."""
+    folder, found = home.path / "service", list[pl.DataFrame]()
+    for file in sorted(folder.glob("predictions-*.db")):
+        connection = log.connect(file, sync=home.settings.durable)
+        try:
+            found += [_framed(group).predictions for group in log.groups(connection, file, most=AT_ONCE)]
+        finally:
+            connection.close()
+    return found
+
+
 def _seal(home: Home, system: System, found: Sequence[Group]) -> Entry[Scored] | None:
     made = [_framed(group) for group in found]
     rows = pl.concat([some.predictions for some in made], how="diagonal_relaxed")

@@ -241,6 +241,11 @@ class EventLog:
         query = f"select {_COLUMNS} from conflicts where source = ? order by seq"
         return [self._event(row) for row in self._rows(query, (source,))]
 
+    def time_of(self, source: str, id: str) -> int | None:
+        """When the event of this id happened, as it was taken first; ``None`` when there is none."""
+        rows = self._rows("select time from events where source = ? and id = ?", (source, id))
+        return int(rows[0][0]) if rows else None
+
     def last(self) -> int:
         """The seq of the newest event ever appended; 0 before the first."""
         return int(self._rows("select coalesce(max(seq), 0) from sqlite_sequence where name = 'events'")[0][0])

@@ -1,208 +1,250 @@
-"""The service: one prediction over HTTP, from the same bundle, features and code as batch scoring.
+"""The application that the HTTP server calls: the door, the routes, the short way, and what goes wrong.
 
-``GET /v2/health/live``, ``GET /v2/health/ready``, ``GET /v2/models/{name}`` in the form of the Open Inference Protocol, and
-``POST /v1/predict`` with ``{"row": {…}, "asked_at": "2013-01-31T06:00:00Z"}`` (the time may be left out: now).
+Granian speaks RSGI to it: one coroutine a request. ``/v1/predict`` with one row is answered by the short way without another object in between;
+every other route gets a ``Call`` and gives a ``Reply``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import socket
-import threading
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-import polars as pl
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
-from starlette.routing import Route
-
-from noria import features as feature_room
-from noria.core import Conflict, NoriaError, NotFound, Unavailable, canonical
-from noria.deployment.bundles import Bundles
-from noria.deployment.live import history, state
-from noria.deployment.log import PredictionLog, sweep
-from noria.deployment.routing import randomised
-from noria.deployment.scoring import logged
-from noria.deployment.service.guard import Guard, guarded, token_of
-from noria.deployment.service.rows import FieldError, asked_at, decode, row_schema, spine_of
+from noria.core import NoriaError, NotFound, Refused, Unavailable, canonical, stopwatch
+from noria.deployment.service import invocations, oip, tracing, v1
+from noria.deployment.service.contract import JSON, Call, Limits, Reply, Route
+from noria.deployment.service.door import Door, Stop, refusal
+from noria.deployment.service.incoming import Incoming
+from noria.deployment.service.rows import FieldError
+from noria.deployment.service.service import Service
 from noria.settings import Settings
 from noria.system import System
 
 if TYPE_CHECKING:
     from noria.store import Home
 
-__all__ = ["Predictor", "make_app", "serve", "sweep"]
-
 _logger = logging.getLogger("noria.service")
-_STATUS: tuple[tuple[type[NoriaError], int], ...] = ((FieldError, 422), (NotFound, 404), (Unavailable, 503))
-_V2_TYPES = {pl.String: "BYTES", pl.Boolean: "BOOL", pl.Float64: "FP64", pl.Int64: "INT64"}
+ROUTES: tuple[Route, ...] = (*v1.ROUTES, *oip.ROUTES, *invocations.ROUTES)
+LOOK_SECONDS = 0.25
+MEASURE_SECONDS = 1.0
+_STATUS: tuple[tuple[type[NoriaError], int], ...] = (
+    (FieldError, 422),
+    (NotFound, 404),
+    (Unavailable, 503),
+)
+_PREDICT = "/v1/predict"
+_HEADERS = [*JSON]
 
 
-class Predictor:
-    """Answers single rows from a home: features, release in force, act, log. Calls wait for each other."""
+class Router:
+    """Which route a path is: whole paths by a look, the others by their pattern."""
 
-    def __init__(self, home: Home, system: System) -> None:
-        self.home = home
-        self.system = system
-        self._bundles = Bundles(home)
-        self._log = PredictionLog(home.path / "service")
-        self._lock = threading.Lock()
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self._whole: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        for route in routes:
+            if "{" not in route.pattern:
+                self._whole.setdefault(route.pattern, {})[route.method] = route
+                continue
+            text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(route.pattern))
+            known = next((methods for pattern, methods in self._patterns if pattern.pattern == text), None)
+            if known is None:
+                known = {}
+                self._patterns.append((re.compile(text), known))
+            known[route.method] = route
 
-    def predict(self, body: bytes) -> dict[str, Any]:
-        """From a request's body to the answer; it is on the disk when this returns. Raises ``FieldError`` for a wrong field."""
-        given = decode(body)
-        for name in given:
-            if name not in ("row", "asked_at"):
-                raise FieldError("the body has a field besides row and asked_at", hint='send {"row": {…}, "asked_at": "…"}')
-        if "row" not in given:
-            raise FieldError("row: it is missing", hint='send {"row": {…}}')
-        with self._lock:
-            now = self.home.clock.now()
-            asked = asked_at(given.get("asked_at"), now)
-            spine = spine_of(self.system, row_schema(self.home, self.system), given["row"], asked)
-            features = feature_room.compute(self.home, self.system, spine)
-            made = logged(self.system, history(self.home), spine, features, bundles=self._bundles, now=now)
-            self._log.append(made, now)
-        return self._answer(made.predictions.row(0, named=True))
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route and the open parts of the path. Raises ``Stop`` with 404 or 405."""
+        methods, params = self._whole.get(path), dict[str, str]()
+        if methods is None:
+            for pattern, some in self._patterns:
+                if match := pattern.fullmatch(path):
+                    methods, params = some, {name: unquote(value) for name, value in match.groupdict().items()}
+                    break
+        if methods is None:
+            raise Stop(404, NotFound("there is no such page", hint="GET /openapi.json lists the pages"))
+        route = methods.get(method)
+        if route is None:
+            stop = Stop(405, Refused("this page takes another method", hint=f"it takes {', '.join(sorted(methods))}"))
+            stop.reply = Reply(405, stop.reply.body, (*stop.reply.headers, ("allow", ", ".join(sorted(methods)))))
+            raise stop
+        return route, params
 
-    def _answer(self, row: dict[str, Any]) -> dict[str, Any]:
-        act = row["_act"]
-        if act is not None and randomised(self.system.decide):
-            act = self.system.decide.acts[int(act)]
-        return {
-            "id": row["_id"],
-            "score": row["_score"],
-            "scores": row["_scores"],
-            "act": act,
-            "act_propensity": row["_act_propensity"],
-            "variant": row["_variant"],
-            "variant_propensity": row["_variant_propensity"],
-            "release": row["_release"],
+
+class App:
+    """One worker of the service, as Granian calls it."""
+
+    def __init__(self, home: Home, system: System, settings: Settings, token: str, *, close: Callable[[], None] | None = None) -> None:
+        """``close`` is called after everything else when the worker ends."""
+        self.home, self.system = home, system
+        self.folder: Path = home.path / "service"
+        self.limits = Limits(body=settings.body_limit_bytes)
+        self.service = Service(home, system)
+        self.incoming = Incoming(home, system)
+        self.door = Door(settings, token)
+        self._router = Router(ROUTES)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="noria-writer")
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="noria-look")
+        self._trace = tracing.tracer()
+        self._close = close
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lines = Lines(self.service.metrics)
+
+    # ---------------------------------------------------------------------------------------------------- as the server calls
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._tasks = [loop.create_task(self._look()), loop.create_task(self._beat())]
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.close()
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        if scope.proto != "http":
+            protocol.close(403)
+            return
+        begun = stopwatch()
+        name = "door"
+        try:
+            headers = self.door.headers(scope.headers)
+            self.door.check(scope.method, headers)
+            body = await self.door.body(headers, protocol)
+            if scope.path == _PREDICT and scope.method == "POST":
+                name = _PREDICT
+                made = self.service.one(body) if self._trace is None else self._trace.short(self.service.one, body, headers)
+                if made is not None:
+                    answer, done = made
+                    if done is not None:
+                        await done
+                    protocol.response_bytes(200, _HEADERS, v1.encode(answer))
+                    self._count(_PREDICT, 200, begun)
+                    return
+            route, params = self._router.find(scope.method, scope.path)
+            name = route.pattern
+            call = Call(scope.method, scope.path, scope.query_string, headers, body, params, self.limits)
+            reply = await self._replied(route, call)
+        except Stop as stop:
+            reply = stop.reply
+            self.service.metrics.add("refused", str(reply.status))
+        except NoriaError as error:
+            reply = self._known(error)
+        except Exception as error:
+            self._lines.error("a request failed", error)
+            reply = refusal(500, NoriaError("the service could not answer", hint="its log says more"))
+        protocol.response_bytes(reply.status, list(reply.headers), reply.body)
+        self._count(name, reply.status, begun)
+
+    async def _replied(self, route: Route, call: Call) -> Reply:
+        owner: Any = self if route in v1.ROUTES else self.service
+        if self._trace is None:
+            return await route.handler(owner, call)
+        return await self._trace.long(route, owner, call)
+
+    def _known(self, error: NoriaError) -> Reply:
+        status = next((code for kind, code in _STATUS if isinstance(error, kind)), getattr(error, "status", 500))
+        if status == 500:  # what went wrong inside is for the operator, and may hold data
+            self._lines.error("a request failed", error)
+            return refusal(500, NoriaError("the service could not answer", hint="its log says more"))
+        reply = refusal(status, error)
+        if status == 422:
+            return Reply(422, canonical(error.as_json() | {"kind": "DataFault"}), reply.headers)
+        return reply
+
+    def _count(self, route: str, status: int, begun: float) -> None:
+        metrics = self.service.metrics
+        metrics.add("requests", route, str(status))
+        metrics.took(route, stopwatch() - begun)
+
+    # -------------------------------------------------------------------------------------------------------- beside
+
+    async def in_writer(self, work: Callable[[], Any]) -> Any:
+        """Runs what writes to the log of events, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    async def _look(self) -> None:
+        """Takes up releases and rows that turns have made since."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await loop.run_in_executor(self._looker, self.service.refresh)
+                lookup = self.service.state.lookup
+                news = await loop.run_in_executor(self._looker, lookup.news)
+                if news is not None:
+                    lookup.apply(news)
+            except NoriaError as error:
+                self._lines.error("what is new could not be taken up", error)
+            except Exception as error:
+                self._lines.error("what is new could not be taken up", error)
+
+    async def _beat(self) -> None:
+        """Once a second: hurries slow bodies, and leaves the counts for other workers."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(MEASURE_SECONDS)
+            self.door.hurry(loop.time())
+            self.measure()
+            try:
+                await loop.run_in_executor(self._looker, self.service.metrics.leave, self.folder / "metrics")
+            except OSError as error:
+                self._lines.error("the counts could not be left", error)
+
+    def measure(self) -> None:
+        """Takes the gauges, and what the log has counted."""
+        service, metrics = self.service, self.service.metrics
+        metrics.counts["acknowledged"][()] = service.log.acknowledged
+        metrics.counts["committed"][()] = service.log.committed
+        metrics.counts["log_lines_dropped"][()] = self._lines.dropped
+        metrics.gauges |= {
+            "waiting": float(service.log.waiting()),
+            "release": float(service.about().number),
+            "ready": float(service.ready()),
+            "rows": float(service.state.lookup.rows()),
         }
 
-    def ready(self) -> bool:
-        """Whether the champion can answer; with no release yet, doing nothing can."""
-        with self._lock:
-            try:
-                champion = state(self.home).champion
-                if champion is not None:
-                    self._bundles.get(champion)
-            except NoriaError:
-                return False
-        return True
-
-    def model(self, name: str) -> dict[str, Any]:
-        """What the Open Inference Protocol says of a model; raises ``NotFound``."""
-        if name != self.system.name:
-            raise NotFound("there is no such model", hint=f"this service answers for {self.system.name}")
-        with self._lock:
-            live = state(self.home)
-            schema = row_schema(self.home, self.system)
-        inputs = [
-            {"name": column, "datatype": _V2_TYPES.get(type(kind), "BYTES"), "shape": [-1, 1]} for column, kind in schema.items()
-        ]
-        outputs = [{"name": "score", "datatype": "FP64", "shape": [-1, 1]}]
-        return {"name": name, "versions": [str(live.number)], "platform": "noria", "inputs": inputs, "outputs": outputs}
-
     def close(self) -> None:
-        """Closes the log; the home is the caller's."""
-        self._log.close()
+        """Writes what waits and closes everything."""
+        self.service.close()
+        self._writer.shutdown(wait=True)
+        self._looker.shutdown(wait=True)
+        self.incoming.close()
+        if self._close is not None:
+            self._close()
 
 
-def make_app(home: Home, system: System, settings: Settings | None = None) -> Guard:
-    """The whole service as an ASGI application, its door included. ``settings`` default to the home's."""
-    settings = settings or home.settings
-    predictor = Predictor(home, system)
+class Lines:
+    """The service's own log, at most ``MOST`` lines in ``SPAN`` seconds; what was dropped is counted and said."""
 
-    async def live(_: HttpRequest) -> Response:
-        return _json({"live": True})
+    MOST, SPAN = 20, 10.0
 
-    async def ready(_: HttpRequest) -> Response:
-        able = await run_in_threadpool(predictor.ready)
-        return _json({"ready": able, "live": True}, 200 if able else 503)
+    def __init__(self, metrics: Any) -> None:
+        self._metrics = metrics
+        self._since, self._written = stopwatch(), 0
+        self.dropped = 0
 
-    async def model(request: HttpRequest) -> Response:
-        return _json(await run_in_threadpool(predictor.model, request.path_params["name"]))
-
-    async def predict(request: HttpRequest) -> Response:
-        return _json(await run_in_threadpool(predictor.predict, await request.body()))
-
-    routes = [
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-        Route("/v2/models/{name}", model),
-        Route("/v1/predict", predict, methods=["POST"]),
-    ]
-    handlers: dict[Any, Any] = {NoriaError: _known_error, HTTPException: _http_error, Exception: _unknown_error}
-    return guarded(Starlette(routes=routes, exception_handlers=handlers), settings, token_of(home.path / "service", settings))
+    def error(self, text: str, error: Exception) -> None:
+        """Writes a line with the error's kind and trace."""
+        now = stopwatch()
+        if now - self._since > self.SPAN:
+            if self._written > self.MOST:
+                _logger.error("%d more lines like these were dropped", self._written - self.MOST)
+            self._since, self._written = now, 0
+        self._written += 1
+        if self._written > self.MOST:
+            self.dropped += 1
+            return
+        _logger.error(text, exc_info=error)
 
 
-def serve(home: Home, system: System, settings: Settings | None = None) -> None:
-    """Serves until SIGINT or SIGTERM; requests under way are finished. Raises ``Conflict`` when the port is taken."""
-    settings = settings or home.settings
-    app = make_app(home, system, settings)
-    _check_free(settings)
-    asyncio.run(_run(app, settings))
-
-
-async def _run(app: Guard, settings: Settings) -> None:
-    from granian.constants import Interfaces
-    from granian.http import HTTP1Settings
-    from granian.server.embed import Server
-
-    server = Server(
-        app,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        websockets=False,
-        log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=65_536),
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
-    await server.serve()
-
-
-def _check_free(settings: Settings) -> None:
-    """The server would share a port with another process in silence."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Conflict(
-                f"{settings.host}:{settings.port} cannot be listened at: {error.strerror}", hint="choose another --port"
-            ) from None
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(canonical(content), status, media_type="application/json", headers={"cache-control": "no-store"})
-
-
-async def _known_error(_: HttpRequest, error: NoriaError) -> Response:
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:  # what went wrong inside is for the operator, and may hold data
-        return _unknown(error)
-    return _json(error.as_json() | ({"kind": "DataFault"} if status == 422 else {}), status)
-
-
-async def _http_error(_: HttpRequest, error: HTTPException) -> Response:
-    said = {404: "there is no such page", 405: "this page takes another method"}.get(error.status_code, "this cannot be done")
-    found = NotFound(said, hint="see /v2/models/{name} and POST /v1/predict")
-    return _json(found.as_json(), error.status_code)
-
-
-async def _unknown_error(_: HttpRequest, error: Exception) -> Response:
-    return _unknown(error)
-
-
-def _unknown(error: Exception) -> Response:
-    _logger.error("a request failed", exc_info=error)
-    return _json(NoriaError("the service could not answer", hint="its log says more").as_json(), 500)
+def routes() -> Mapping[str, tuple[str, ...]]:
+    """Every page with its methods, for tests and documents."""
+    found: dict[str, tuple[str, ...]] = {}
+    for route in ROUTES:
+        found[route.pattern] = (*found.get(route.pattern, ()), route.method)
+    return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -95,22 +95,70 @@ def needed(system: System, schema: Mapping[str, pl.DataType]) -> set[str]:
 
 def spine_of(system: System, schema: Mapping[str, pl.DataType], row: Any, asked: datetime) -> pl.DataFrame:
     """A spine of one row: ``_id``, ``_time`` and the row's columns. Raises ``FieldError`` that names the field."""
-    if not isinstance(row, dict):
-        raise FieldError("row: it has to be an object", hint=f"its fields are {', '.join(sorted(schema))}")
-    extra = sorted(set(row) - set(schema))
-    if extra:
-        raise FieldError(f"row.{_safe(extra[0])}: there is no such field", hint=f"the fields are {', '.join(sorted(schema))}")
-    missing = sorted(needed(system, schema) - set(row))
-    if missing:
-        raise FieldError(f"row.{missing[0]}: it is missing", hint=f"needed are {', '.join(sorted(needed(system, schema)))}")
-    values = {name: pl.Series(name, [checked(name, row[name], kind)], dtype=kind) for name, kind in schema.items() if name in row}
-    frame = pl.DataFrame(list(values.values()))
-    return frame.with_columns(pl.lit(asked, dtype=TIME).alias("_time"), pl.lit(row_id(system, row, asked)).alias("_id"))
+    return spine_of_rows(system, schema, frozenset(needed(system, schema)), [row], asked)
 
 
-def checked(name: str, value: Any, kind: pl.DataType) -> Any:
+def spine_of_rows(
+    system: System, schema: Mapping[str, pl.DataType], wanted: frozenset[str], rows: Sequence[Any], asked: datetime
+) -> pl.DataFrame:
+    """A spine of many rows, all asked at one time; ``wanted`` are the columns that a row has to have.
+
+    Rows of one key are told apart by a microsecond each. Raises ``FieldError`` that names the row (where there are several) and the field.
+    """
+    if not rows:
+        raise FieldError("rows: there are none", hint="send at least one row")
+    places = [f"rows[{number}]" for number in range(len(rows))] if len(rows) > 1 else ["row"]
+    for place, row in zip(places, rows, strict=True):
+        _shaped(place, row, schema, wanted)
+    given = [name for name in schema if any(name in row for row in rows)]
+    columns = {name: _column(name, schema[name], rows, places, optional=name not in wanted) for name in given}
+    keys = [key_of(system, row) for row in rows]
+    moments = [asked] * len(rows)
+    if len(set(keys)) < len(keys):
+        seen: dict[str, int] = {}
+        for number, key in enumerate(keys):
+            seen[key] = seen.get(key, -1) + 1
+            moments[number] = asked + timedelta(microseconds=seen[key])
+    stamps = {moment: stamped(moment) for moment in set(moments)}
+    ids = [f"{key}@{stamps[moment]}" for key, moment in zip(keys, moments, strict=True)]
+    fixed = [pl.Series("_time", moments, dtype=TIME), pl.Series("_id", ids, dtype=pl.String)]
+    return pl.DataFrame([*columns.values(), *fixed])
+
+
+def _shaped(place: str, row: Any, schema: Mapping[str, pl.DataType], wanted: frozenset[str]) -> None:
+    """Whether a row is an object with the right fields."""
+    if not isinstance(row, Mapping):
+        raise FieldError(f"{place}: it has to be an object", hint=f"its fields are {', '.join(sorted(schema))}")
+    if not row.keys() <= schema.keys():
+        extra = sorted(str(name) for name in row if name not in schema)
+        raise FieldError(f"{place}.{_safe(extra[0])}: there is no such field", hint=f"the fields are {', '.join(sorted(schema))}")
+    if not wanted <= row.keys():
+        missing = sorted(wanted - row.keys())
+        raise FieldError(f"{place}.{missing[0]}: it is missing", hint=f"needed are {', '.join(sorted(wanted))}")
+
+
+def _column(
+    name: str, kind: pl.DataType, rows: Sequence[Mapping[str, Any]], places: Sequence[str], *, optional: bool
+) -> pl.Series:
+    """One column of many rows: looked at as a whole, and value by value where that finds something."""
+    values = [row.get(name) for row in rows] if optional else [row[name] for row in rows]
+    types = set(map(type, values))
+    if kind == pl.String and types == {str}:
+        return pl.Series(name, values, dtype=kind)
+    if kind == pl.Boolean and types == {bool}:
+        return pl.Series(name, values, dtype=kind)
+    if kind.is_float() and types == {float} and all(map(math.isfinite, values)):
+        return pl.Series(name, values, dtype=kind)
+    found = [
+        None if optional and name not in row else checked(name, row[name], kind, place=place)
+        for place, row in zip(places, rows, strict=True)
+    ]
+    return pl.Series(name, found, dtype=kind)
+
+
+def checked(name: str, value: Any, kind: pl.DataType, *, place: str = "row") -> Any:
     """``value`` as a value of ``kind``; raises ``FieldError``."""
-    place = f"row.{name}"
+    place = f"{place}.{name}"
     if value is None:
         raise FieldError(f"{place}: it is null", hint=f"a {_said(kind)} is needed")
     if kind == pl.String and isinstance(value, str):
@@ -165,13 +213,40 @@ def asked_at(given: Any, now: datetime) -> datetime:
     return moment
 
 
+def keys_of(system: System) -> tuple[str, ...]:
+    """The columns of the predicted row's key."""
+    source = system.predict.of if isinstance(system.predict, Every) else system.predict
+    return (source.key,) if isinstance(source.key, str) else tuple(source.key)
+
+
+def key_of(system: System, row: Mapping[str, Any]) -> str:
+    """The key of a row as its id has it: several columns are joined by ``|``, truth values are written as SQL writes them."""
+    names = keys_of(system)
+    if len(names) == 1:
+        value = row[names[0]]
+        return value if isinstance(value, str) else _text(value)
+    return "|".join(_text(row[name]) for name in names)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def stamped(asked: datetime) -> str:
+    """A time as an id has it: ``20130101T060000Z``, with the fraction of a second where there is one.
+
+    >>> from datetime import UTC
+    >>> stamped(datetime(2013, 1, 1, 6, tzinfo=UTC))
+    '20130101T060000Z'
+    """
+    text = asked.isoformat()  # quicker than strftime: 2013-01-01T06:00:00.000001+00:00
+    fraction = text[19:26] if asked.microsecond else ""
+    return f"{text[:4]}{text[5:7]}{text[8:13]}{text[14:16]}{text[17:19]}{fraction}Z"
+
+
 def row_id(system: System, row: Mapping[str, Any], asked: datetime) -> str:
     """``key@20130101T060000Z``, as batch scoring names the row."""
-    source = system.predict.of if isinstance(system.predict, Every) else system.predict
-    keys = (source.key,) if isinstance(source.key, str) else tuple(source.key)
-    fraction = f".{asked.microsecond:06d}" if asked.microsecond else ""
-    texts = (str(row[name]).lower() if isinstance(row[name], bool) else str(row[name]) for name in keys)  # as SQL writes them
-    return "|".join(texts) + f"@{asked:%Y%m%dT%H%M%S}{fraction}Z"
+    return f"{key_of(system, row)}@{stamped(asked)}"
 
 
 def _safe(name: str) -> str:

@@ -1,0 +1,90 @@
+"""The features of what is asked now: columns and expressions of the row, and what the online store knows of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from noria import features as feature_room
+from noria.core import micros
+from noria.deployment.service.ruling import Ways
+from noria.features.online import Online
+from noria.features.rowwise import compiled, sql_types
+from noria.store.events import EventLog
+from noria.system import System
+
+if TYPE_CHECKING:
+    from noria.store import Home
+
+_FAR = 2**62
+
+
+class Lookup:
+    """The online store of one worker, kept up with the log of events before each look. Made in any thread, asked in one.
+
+    ``names`` are the features in order, ``kinds`` their (name, type) as the log writes them; ``stale`` says that a source has got columns since that
+    change the features' types: then another has to be made.
+    """
+
+    def __init__(self, home: Home, system: System, schema: Mapping[str, pl.DataType]) -> None:
+        resolved = feature_room.plan(system, {**feature_room.schemas(home, system), **_own(system, schema)})
+        self.names = tuple(column.name for column in resolved.columns)
+        kinds = {True: str(pl.Float64()), False: str(pl.String()), None: str(pl.Null())}
+        self.kinds = tuple((column.name, kinds[column.numeric]) for column in resolved.columns)
+        numeric = {column.name: bool(column.numeric) for column in resolved.columns}
+        types = sql_types(dict(schema)) | {name: "DOUBLE" if numeric[name] else "VARCHAR" for name in self.names}
+        self.ways = Ways(compiled, types)
+        self.stale = False
+        self._home = home
+        self._events: EventLog | None = None
+        self._seq = 0
+        path = home.path / "service" / "events.db"
+        by_http = [name for name, source in system.sources.items() if source.data is None]
+        if by_http:
+            self._events = EventLog(path, durable=home.settings.durable)
+            waiting = [event for name in by_http for event in self._events.unsealed(name, _FAR)]
+            self._seq = max((event.seq for event in waiting), default=0)
+        else:
+            waiting = []
+        self.store = Online.restore(home, system, waiting)
+
+    def values(self, row: Mapping[str, Any], at: int) -> tuple[Any, ...] | None:
+        """The features of a row asked at ``at`` (µs), in order; ``None`` when they have to be computed from the lake."""
+        events = self._events
+        if events is not None and events.changed():
+            self.tail()
+        return self.store.features(row, at)
+
+    def tail(self) -> None:
+        """Takes in the events that any worker has accepted since the last time."""
+        assert self._events is not None
+        while found := self._events.since(self._seq):
+            self.store.take(found)
+            self._seq = found[-1].seq
+
+    def frame(self, spine: pl.DataFrame) -> pl.DataFrame | None:
+        """The features of a spine whose rows are asked now: ``_id`` and one column a feature; ``None`` as in ``values``."""
+        columns = [name for name in spine.columns if not name.startswith("_")]
+        made = []
+        for row, moment in zip(spine.select(columns).iter_rows(named=True), spine["_time"].to_list(), strict=True):
+            given = {name: value for name, value in row.items() if value is not None}
+            values = self.values(given, micros(moment))
+            if values is None:
+                return None
+            made.append(values)
+        kinds: dict[str, Any] = {name: {"Float64": pl.Float64, "String": pl.String}.get(kind, pl.Null) for name, kind in self.kinds}
+        turned = list(zip(*made, strict=True)) or [() for _ in kinds]
+        found = [pl.Series(name, column, dtype=kinds[name]) for name, column in zip(self.names, turned, strict=True)]
+        return pl.DataFrame([spine["_id"], *found])
+
+
+def _own(system: System, schema: Mapping[str, pl.DataType]) -> dict[str, Mapping[str, pl.DataType]]:
+    """The predicted row's columns where they are those of a source."""
+    from noria.system import Every, Request
+
+    if isinstance(system.predict, Request):
+        return {}
+    source = system.predict.of if isinstance(system.predict, Every) else system.predict
+    return {source.name: schema}

@@ -1,0 +1,142 @@
+"""Noria's own pages: predictions by named columns, events, outcomes, the review queue, status and counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from noria.core import canonical
+from noria.deployment.live import state
+from noria.deployment.service import metrics, openapi
+from noria.deployment.service.contract import JSON, Answer, Call, Reply, Route
+from noria.deployment.service.incoming import Incoming
+from noria.deployment.service.reviews import waiting
+from noria.deployment.service.rows import FieldError, asked_at, decode
+from noria.deployment.service.service import MOST_ROWS
+
+if TYPE_CHECKING:
+    from noria.deployment.service.app import App
+
+encode = msgspec.json.encode
+TEXT = (("content-type", "text/plain; version=0.0.4; charset=utf-8"), ("cache-control", "no-store"))
+
+
+def answered(answer: Answer) -> bytes:
+    """One answer as JSON."""
+    return encode(answer)
+
+
+async def predict(app: App, call: Call) -> Reply:
+    """``{"row": {…}}`` or ``{"rows": [{…}, …]}``, each with ``asked_at`` if it is not now."""
+    given = decode(call.body)
+    for name in given:
+        if name not in ("row", "rows", "asked_at"):
+            hint = 'send {"row": {…}}, or {"rows": [{…}]}; asked_at may stand beside it'
+            raise FieldError("the body has a field besides row, rows and asked_at", hint=hint)
+    if ("row" in given) == ("rows" in given):
+        raise FieldError("row: it is missing" if "row" not in given else "rows: one of row and rows is enough", hint='send {"row": {…}}')
+    now = app.service.home.clock.now()
+    asked = asked_at(given["asked_at"], now) if given.get("asked_at") is not None else None
+    if "row" in given:
+        return Reply(200, answered((await app.service.answer([given["row"]], asked))[0]))
+    rows = given["rows"]
+    if not isinstance(rows, list):
+        raise FieldError("rows: it is not a list", hint='send {"rows": [{…}, …]}')
+    if len(rows) > MOST_ROWS:
+        raise FieldError(f"rows: there are more than {MOST_ROWS:,}", hint="send them in several requests")
+    return Reply(200, encode({"answers": await app.service.answer(rows, asked)}))
+
+
+async def events(app: App, call: Call) -> Reply:
+    """Events of a source that is fed by HTTP: on the disk when this replies, each id once."""
+    given = decode(call.body)
+    some = given["events"] if set(given) == {"events"} else [given]
+    if not isinstance(some, list):
+        raise FieldError("events: it is not a list", hint='send {"events": [{…}, …]}')
+    return await _taken(app, partial(app.incoming.events, call.params["source"], some))
+
+
+async def outcomes(app: App, call: Call) -> Reply:
+    """Labels that became known, for predictions by id or by key."""
+    given = decode(call.body)
+    some = given["outcomes"] if set(given) == {"outcomes"} else [given]
+    if not isinstance(some, list):
+        raise FieldError("outcomes: it is not a list", hint='send {"outcomes": [{"id": …, "label": …}, …]}')
+    return await _taken(app, partial(app.incoming.outcomes, some))
+
+
+async def _taken(app: App, work: Any) -> Reply:
+    source, appended = await app.in_writer(work)
+    counts = {"accepted": appended.accepted, "duplicates": appended.duplicates, "conflicts": list(appended.conflicts)}
+    for name, n in counts.items():
+        app.service.metrics.add("events", source, name, n=n if isinstance(n, int) else len(n))
+    return Reply(200, encode(counts))
+
+
+async def reviews(app: App, call: Call) -> Reply:
+    """The predictions that wait for a person, oldest first."""
+    found = await asyncio.to_thread(waiting, app.service.home, app.service.system)
+    return Reply(200, canonical({"reviews": found}))
+
+
+async def review(app: App, call: Call) -> Reply:
+    """A person's answer: the decision, and the label where it is known."""
+    given = decode(call.body)
+    return await _taken(app, partial(app.incoming.review, given))
+
+
+async def status(app: App, call: Call) -> Reply:
+    """What answers, and how far the log and the store are."""
+    service = app.service
+    live, about = service.state.live, service.about()
+    rollout = live.rollout
+    said = {
+        "system": about.name,
+        "release": about.number,
+        "bundle": about.release,
+        "rollout": None if rollout is None else {"number": rollout.number, "stage": rollout.stage, "share": rollout.share},
+        "degree": service.system.serve.degree,
+        "short_way": service.state.ruling is not None,
+        "log": {
+            "mode": service.home.settings.log,
+            "acknowledged": service.log.acknowledged,
+            "on_disk": service.log.committed,
+            "fault": service.log.fault,
+        },
+    }
+    return Reply(200, canonical(said))
+
+
+async def counts(app: App, call: Call) -> Reply:
+    """Prometheus's text format, all workers together."""
+    app.measure()
+    return Reply(200, await asyncio.to_thread(metrics.text, app.service.metrics, app.folder / "metrics"), TEXT)
+
+
+async def document(app: App, call: Call) -> Reply:
+    """The OpenAPI document of the service."""
+    return Reply(200, canonical(openapi.document(app.service.about(), app.limits)), JSON)
+
+
+def told(home: Any) -> int:
+    """The number of the release that the ledger says is live; for tests and drills."""
+    return state(home).number
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/predict", predict, "predictions by named columns"),  # type: ignore[arg-type]  # ours take the whole app
+    Route("POST", "/v1/events/{source}", events, "events of a source that is fed by HTTP"),  # type: ignore[arg-type]
+    Route("POST", "/v1/outcomes", outcomes, "labels by prediction or by key"),  # type: ignore[arg-type]
+    Route("GET", "/v1/reviews", reviews, "predictions that wait for a person"),  # type: ignore[arg-type]
+    Route("POST", "/v1/reviews", review, "a person's decision"),  # type: ignore[arg-type]
+    Route("GET", "/v1/status", status, "what answers, and how far the log is"),  # type: ignore[arg-type]
+    Route("GET", "/metrics", counts, "counts and times for Prometheus"),  # type: ignore[arg-type]
+    Route("GET", "/openapi.json", document, "the OpenAPI document"),  # type: ignore[arg-type]
+)
+
+__all__ = ["ROUTES", "Incoming", "Mapping", "Sequence", "answered", "datetime"]
