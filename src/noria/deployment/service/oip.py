@@ -24,7 +24,7 @@ LENGTH = "inference-header-content-length"
 EXTENSION = "binary_tensor_data"
 BINARY = (("content-type", "application/octet-stream"), ("cache-control", "no-store"))
 _TAKEN = ("", "application/json", "application/octet-stream")
-_ELSEWHERE = ("classification", "shared_memory_region")
+ELSEWHERE = ("classification", "shared_memory_region")
 """Parameters of an output that other servers know, and that would change what comes back."""
 
 
@@ -136,8 +136,8 @@ def _wanted(request: Mapping[str, Any], about: About) -> dict[str, bool]:
         if name in found:
             raise FieldError(f"{place}.name: the output comes twice", hint="ask for each output once")
         own = typed(one.get("parameters", {}), dict, f"{place}.parameters", "an object")
-        for foreign in _ELSEWHERE:
-            if own.get(foreign):
+        for foreign in ELSEWHERE:
+            if foreign in own:
                 raise FieldError(f"{place}.parameters.{foreign}: it is not supported", hint="leave it out")
         found[name] = typed(own.get("binary_data", binary), bool, f"{place}.parameters.binary_data", "a boolean")
     return found
