@@ -48,7 +48,8 @@ def duration_text(span: timedelta) -> str:
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970 in UTC: how times are compared inside SQL."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    span = moment - EPOCH
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
 
 
 def from_micros(value: int) -> datetime:

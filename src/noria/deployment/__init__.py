@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import Live, Rollout, state
-from noria.deployment.seal import sweep
 from noria.deployment.rollout import advance, begin, days_to_decision, promote, rollback
 from noria.deployment.scoring import score
+from noria.deployment.seal import sweep
 
 if TYPE_CHECKING:
     from noria.deployment.service.server import make_app, serve

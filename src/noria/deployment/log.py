@@ -214,9 +214,7 @@ class PredictionLog:
 
     def _insert(self, connection: sqlite3.Connection, layout: int, items: list[Any]) -> None:
         if layout and layout not in self._written:
-            connection.execute(
-                "insert or replace into layouts (id, body) values (?, ?)", (layout, _pack(self._layouts[layout]))
-            )
+            connection.execute("insert or replace into layouts (id, body) values (?, ?)", (layout, _pack(self._layouts[layout])))
             self._written.add(layout)
         if layout:
             rows, shadow, n = _pack([item[1] for item in items]), None, len(items)
@@ -343,7 +341,9 @@ def connect(path: Path, *, sync: bool = True) -> sqlite3.Connection:
 def groups(connection: sqlite3.Connection, file: Path, *, most: int) -> list[Group]:
     """The groups that are not sealed yet, in order, up to about ``most`` predictions. Raises ``Corrupt`` for bytes that changed."""
     found: list[Group] = []
-    layouts = {number: msgspec.msgpack.decode(body, type=Layout) for number, body in connection.execute("select id, body from layouts")}
+    layouts = {
+        number: msgspec.msgpack.decode(body, type=Layout) for number, body in connection.execute("select id, body from layouts")
+    }
     read = connection.execute(
         "select seq, layout, n, rows, shadow, sum from groups where seq > coalesce((select seq from sealed), 0) order by seq"
     )
@@ -352,7 +352,9 @@ def groups(connection: sqlite3.Connection, file: Path, *, most: int) -> list[Gro
             break
         most -= n
         if _sum(rows, shadow) != checked:
-            raise Corrupt(f"{file}: group {seq} of the log of predictions is not what was written", hint="restore it from a backup")
+            raise Corrupt(
+                f"{file}: group {seq} of the log of predictions is not what was written", hint="restore it from a backup"
+            )
         if layout:
             found.append(Group(seq, layouts[layout], _unpack(rows), None))
         else:

@@ -155,10 +155,11 @@ def _written(kind: Any) -> Any:
 
 
 def _shadowed(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
-    id, time, shadow = (_PLACES[name] for name in ("id", "time", "shadow"))
-    said = [(row[id], row[time], *one) for row in rows for one in row[shadow]]
-    written = {name: _written(kind) for name, kind in SHADOW.columns.items()}
-    return pl.DataFrame(said, schema=written, orient="row").cast(dict(SHADOW.columns))
+    name, time, shadow = (_PLACES[field] for field in ("id", "time", "shadow"))
+    said = [(row[name], row[time], *one) for row in rows for one in row[shadow]]
+    written = {column: _written(kind) for column, kind in SHADOW.columns.items()}
+    frame = pl.DataFrame(said, schema=written, orient="row")
+    return frame.with_columns(pl.col(column).cast(kind) for column, kind in SHADOW.columns.items())
 
 
 def _hour(file: Path) -> datetime:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, nan
+from math import inf, isnan, nan
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,14 +31,14 @@ def single(bundle: Bundle, names: Sequence[str]) -> Callable[[Values], Score] | 
     column that is not in ``names``.
     """
     places = {name: place for place, name in enumerate(names)}
-    encode = [_encoded(column, places[column.name]) for column in bundle.model.encoder.columns]
+    encode = _encoder(bundle.model.encoder.columns, places)
     predict = _predict(bundle.model.predictor)
     if predict is None:
         return None
     repair = _repaired(bundle.model.calibration)
     if repair is None:
-        return lambda values: predict([one(values) for one in encode])
-    return lambda values: repair(predict([one(values) for one in encode]))
+        return lambda values: predict(encode(values))
+    return lambda values: repair(predict(encode(values)))
 
 
 def unseen(bundle: Bundle, names: Sequence[str]) -> Callable[[Values], bool]:
@@ -47,22 +48,30 @@ def unseen(bundle: Bundle, names: Sequence[str]) -> Callable[[Values], bool]:
     return lambda values: any(values[place] not in seen for place, seen in texts)
 
 
-def _encoded(column: Column, place: int) -> Callable[[Values], float]:
-    if column.kind == "text":
-        codes: Mapping[Any, float] = column.codes
-        return lambda values: codes.get(values[place], 0.0)
+def _encoder(columns: Sequence[Column], places: Mapping[str, int]) -> Callable[[Values], list[float]]:
+    """From a row's values to what the predictor reads; what is no finite number is NaN."""
+    chosen = [places[column.name] for column in columns]
+    texts = [(slot, column.codes) for slot, column in enumerate(columns) if column.kind == "text"]
+    if not chosen:
+        return lambda _values: []
+    pick = itemgetter(*chosen) if len(chosen) > 1 else lambda values: (values[chosen[0]],)
 
-    def number(values: Values) -> float:
-        value = values[place]
-        return float(value) if value is not None and isfinite(value) else nan
+    def numbers(values: Values) -> list[float]:
+        return [value if value is not None and -inf < value < inf else nan for value in pick(values)]
 
-    return number
+    def mixed(values: Values) -> list[float]:
+        made = list(pick(values))
+        for slot, codes in texts:
+            made[slot] = codes.get(made[slot], 0.0)
+        return [value if value is not None and -inf < value < inf else nan for value in made]
+
+    return mixed if texts else numbers
 
 
 def _predict(predictor: object) -> Callable[[list[float]], Score] | None:
     if isinstance(predictor, Constant):
         said = predictor.score[0] if len(predictor.score) == 1 else predictor.score
-        return lambda row: said
+        return lambda _row: said
     if isinstance(predictor, Passthrough):
         return _passthrough(predictor)
     if isinstance(predictor, Linear):
@@ -76,12 +85,12 @@ def _passthrough(predictor: Passthrough) -> Callable[[list[float]], Score]:
     low = -np.inf if predictor.low is None else predictor.low
     high = np.inf if predictor.high is None else predictor.high
     if not predictor.table:
-        return lambda row: min(max(predictor.fallback if row[0] != row[0] else row[0], low), high)
+        return lambda row: min(max(predictor.fallback if isnan(row[0]) else row[0], low), high)
     shift, last = 0 if predictor.coded else 1, len(predictor.table) - 1
     rows = [entry[0] if len(entry) == 1 else entry for entry in predictor.table]
 
     def looked_up(row: list[float]) -> Score:
-        place = 0 if row[0] != row[0] else int(row[0] + shift)
+        place = 0 if isnan(row[0]) else int(row[0] + shift)
         return rows[min(max(place, 0), last)]
 
     return looked_up
@@ -107,14 +116,14 @@ def _linear(predictor: Linear) -> Callable[[list[float]], Score]:
         total, numbers, texts = by_output[k]
         for place, mean, scale, weight, missing in numbers:
             standard = (row[place] - mean) / scale
-            if standard != standard:
-                total += missing
+            if -CLIP <= standard <= CLIP:
+                total += standard * weight
             elif standard > CLIP:
                 total += CLIP * weight
             elif standard < -CLIP:
-                total += -CLIP * weight
+                total -= CLIP * weight
             else:
-                total += standard * weight
+                total += missing
         for place, table in texts:
             total += table[int(row[place])]
         return total
@@ -145,7 +154,7 @@ def _trees(predictor: Trees) -> Callable[[list[float]], Score]:
     several = predictor.link == "softmax"
 
     def predict(row: list[float], _alive: object = config) -> Score:  # the library keeps no reference to its settings
-        given[:] = row
+        given[:] = row  # type: ignore[assignment]  # ctypes takes floats
         _check_call(call(handle, given, kind, one, made, settings))
         if several:
             return link([0.0, made[0]] if two else list(made))
@@ -176,7 +185,7 @@ def _repaired(calibration: Calibration) -> Callable[[Score], Score] | None:
         return None
     if calibration.kind == "isotonic":
         x, y = np.array(calibration.x), np.array(calibration.y)
-        return lambda score: float(np.interp(score, x, y))  # type: ignore[arg-type]  # an isotonic repair has one score
+        return lambda score: float(np.interp(score, x, y))
 
     def applied(score: Score) -> Score:
         found = calibration.apply(np.atleast_1d(np.asarray(score, dtype=np.float64)))

@@ -79,7 +79,9 @@ class Router:
 class App:
     """One worker of the service, as Granian calls it."""
 
-    def __init__(self, home: Home, system: System, settings: Settings, token: str, *, close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, home: Home, system: System, settings: Settings, token: str, *, close: Callable[[], None] | None = None
+    ) -> None:
         """``close`` is called after everything else when the worker ends."""
         self.home, self.system = home, system
         self.folder: Path = home.path / "service"

@@ -87,7 +87,9 @@ class Door:
 
     def _check_token(self, given: str) -> None:
         kind, _, token = given.partition(" ")
-        if kind.lower() != "bearer" or not hmac.compare_digest(b"Bearer " + token.strip().encode("utf-8", "replace"), self._bearer):
+        if kind.lower() != "bearer" or not hmac.compare_digest(
+            b"Bearer " + token.strip().encode("utf-8", "replace"), self._bearer
+        ):
             hint = "send `Authorization: Bearer …`; the token is in the home, service/token"
             raise Stop(401, Refused("the token is missing or wrong", hint=hint))
 

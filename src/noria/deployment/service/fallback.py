@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -74,7 +75,7 @@ class Fallback:
             with suppress(NoriaError, LookupError):
                 voice = Voice(self._system, bundles, live.previous, lookup.names, lookup.ways)
                 return "previous", lambda asked: _act(voice, asked)
-        return "nothing", lambda asked: self._nothing
+        return "nothing", lambda _asked: self._nothing
 
     def _rule(self, rule: Rule, live: Live, bundles: Bundles, lookup: Lookup) -> Callable[[Asked], float | None]:
         """The rule's score, decided as the champion's would be, or at one half without one."""
@@ -103,7 +104,7 @@ class Fallback:
             act = self._decide(asked)
         except Exception:  # what answers for a failure must not fail
             act, said = self._nothing, f"{why}: nothing"
-        if act is None or act != act:
+        if act is None or isnan(act):
             act = self._nothing
         return row._replace(fallback=said, score=None, scores=None, act=act, act_propensity=None if act is None else 1.0)
 
@@ -112,7 +113,11 @@ class Fallback:
     def frames(self, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime, why: str) -> Frames:
         """The rows of the tables when nothing came of the long way. Features that were not computed are not there."""
         kinds = [(name, pl.Float64 if kind == "Float64" else pl.String) for name, kind in self._kinds(known)]
-        values = known if known is not None else pl.DataFrame({"_id": spine["_id"]} | {n: pl.Series([None] * spine.height, dtype=k) for n, k in kinds})
+        values = (
+            known
+            if known is not None
+            else pl.DataFrame({"_id": spine["_id"]} | {n: pl.Series([None] * spine.height, dtype=k) for n, k in kinds})
+        )
         rows = with_context(self._system, spine, values)
         blank = rows.with_columns(
             units(self._system, spine),
@@ -120,7 +125,7 @@ class Fallback:
             pl.lit(CHAMPION).alias("_variant"),
             pl.lit(1.0).alias("_variant_propensity"),
             pl.lit(self._champion).alias("_release"),
-            pl.lit(False).alias("_review"),  # noqa: FBT003
+            pl.lit(False).alias("_review"),
             pl.lit(now, dtype=TIME).alias("_scored_at"),
             *(pl.lit(None).alias(name) for name in ("_score", "_scores", "_act", "_act_propensity", "_fallback")),
         )
@@ -134,7 +139,7 @@ class Fallback:
     def mended(self, made: Frames, spine: pl.DataFrame, why: str = "error", *, everything: bool = False) -> Frames:
         """The frames with the fallback's acts where a model refused (or on all rows)."""
         frame = made.predictions
-        refused = (pl.col("_score").is_null() & (pl.col("_release") != "")) if not everything else pl.lit(True)  # noqa: FBT003
+        refused = (pl.col("_score").is_null() & (pl.col("_release") != "")) if not everything else pl.lit(True)
         places = frame.select(refused.alias("r"))["r"]
         if not everything and not places.any():
             return made
@@ -163,7 +168,23 @@ class Fallback:
 
 def _blank(row: Mapping[str, Any]) -> Row:
     return Row(
-        row["_id"], 0, row["_unit"], (), (), None, None, row["_act"], None, row["_variant"], 1.0, row["_release"], None, False, 0, False, ()
+        row["_id"],
+        0,
+        row["_unit"],
+        (),
+        (),
+        None,
+        None,
+        row["_act"],
+        None,
+        row["_variant"],
+        1.0,
+        row["_release"],
+        None,
+        False,
+        0,
+        False,
+        (),
     )
 
 

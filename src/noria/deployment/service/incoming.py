@@ -57,7 +57,9 @@ class Incoming:
         time = time_of(source, row)
         assert time is not None  # it fits
         said = event.get("id")
-        if said is not None and not (isinstance(said, str | int) and not isinstance(said, bool) and 0 < len(str(said)) <= _LONGEST):
+        if said is not None and not (
+            isinstance(said, str | int) and not isinstance(said, bool) and 0 < len(str(said)) <= _LONGEST
+        ):
             raise FieldError(f"{place}.id: it has to be a text of at most {_LONGEST} characters")
         name = str(said) if said is not None else digest(row)[:32]
         return NewEvent(name, time, known_of(source, row, time, now), row)
@@ -71,7 +73,9 @@ class Incoming:
     def outcomes(self, given: Sequence[Any]) -> tuple[str, Appended]:
         """Appends labels of predictions, by their id or by the entity's key. Raises ``FieldError``; then none was taken."""
         now = micros(self._home.clock.now())
-        return "outcomes", self._log.append(LABELS_SOURCE, [self._outcome(f"outcomes[{n}]", one, now) for n, one in enumerate(given)])
+        return "outcomes", self._log.append(
+            LABELS_SOURCE, [self._outcome(f"outcomes[{n}]", one, now) for n, one in enumerate(given)]
+        )
 
     def _outcome(self, place: str, given: Any, now: int) -> NewEvent:
         if not isinstance(given, dict):
@@ -80,7 +84,9 @@ class Incoming:
             name = extra[0] if extra[0].isidentifier() and len(extra[0]) < 64 else "…"
             raise FieldError(f"{place}.{name}: there is no such field", hint=f"the fields are {', '.join(_OUTCOME)}")
         if ("id" in given) == ("key" in given):
-            raise FieldError(f"{place}: either id or key is needed", hint="id is a prediction's, key has the columns of the entity's key")
+            raise FieldError(
+                f"{place}: either id or key is needed", hint="id is a prediction's, key has the columns of the entity's key"
+            )
         if "label" not in given and "act" not in given:
             raise FieldError(f"{place}.label: it is missing")
         row: dict[str, Any] = {"key": self._key(place, given["key"])} if "key" in given else {"id": self._id(place, given["id"])}
@@ -92,7 +98,9 @@ class Incoming:
             row["by"] = self._id(f"{place}.by", given["by"], "by")
         time = self._time(place, given.get("at"), now)
         about = row.get("id") or f"{row['key']}@{time if given.get('at') else ''}"
-        name = str(given["outcome_id"])[:_LONGEST] if given.get("outcome_id") else f"{about}/{'label' if 'label' in row else 'act'}"
+        name = (
+            str(given["outcome_id"])[:_LONGEST] if given.get("outcome_id") else f"{about}/{'label' if 'label' in row else 'act'}"
+        )
         return NewEvent(name, time, now, row) if given.get("at") else self._as_first(NewEvent(name, time, now, row))
 
     def _as_first(self, event: NewEvent) -> NewEvent:

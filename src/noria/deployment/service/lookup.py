@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import polars as pl
 from noria import features as feature_room
 from noria.core import micros
 from noria.deployment.service.ruling import Ways
-from noria.features.online import Online
+from noria.features.online import News, Online
 from noria.features.rowwise import compiled, sql_types
 from noria.store.events import EventLog
 from noria.system import System
@@ -48,14 +49,26 @@ class Lookup:
             self._seq = max((event.seq for event in waiting), default=0)
         else:
             waiting = []
+        newest = home.ledger.read(newest=1)
+        self._published = newest[-1].seq if newest else 0
         self.store = Online.restore(home, system, waiting)
+        self._follows = self._events is not None and any(feed.fed_by_events for feed in self.store._feeds.values())
+        self._plain = None if self.store._groups or self.store._rowwise else self._picked(schema, numeric)
 
     def values(self, row: Mapping[str, Any], at: int) -> tuple[Any, ...] | None:
         """The features of a row asked at ``at`` (µs), in order; ``None`` when they have to be computed from the lake."""
-        events = self._events
-        if events is not None and events.changed():
+        if self._plain is not None:
+            return self._plain(row)
+        if self._follows and self._events is not None and self._events.changed():
             self.tail()
         return self.store.features(row, at)
+
+    def _picked(self, schema: Mapping[str, pl.DataType], numeric: Mapping[str, bool]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Where every feature is a column of the row: no more than picking them."""
+        columns = [name for _, name, _ in self.store._columns]
+        if len(columns) > 1 and all(schema[name].is_float() == numeric[self.names[slot]] for slot, name, _ in self.store._columns):
+            return itemgetter(*columns)
+        return lambda row: tuple(float(row[name]) if is_number else row[name] for _, name, is_number in self.store._columns)
 
     def tail(self) -> None:
         """Takes in the events that any worker has accepted since the last time."""
@@ -63,6 +76,22 @@ class Lookup:
         while found := self._events.since(self._seq):
             self.store.take(found)
             self._seq = found[-1].seq
+
+    def news(self) -> tuple[int, News] | None:
+        """What turns have published since it was last asked, read in any thread; ``None`` when there is nothing new."""
+        newest = self._home.ledger.read(newest=1)
+        seq = newest[-1].seq if newest else 0
+        return None if seq == self._published else (seq, self.store.news(self._home))
+
+    def apply(self, news: tuple[int, News]) -> None:
+        """Takes what ``news`` has read, in the thread that asks."""
+        self._published = news[0]
+        if self.store.apply(news[1]):
+            self.stale = True
+
+    def rows(self) -> int:
+        """How many elements the store holds."""
+        return sum(len(group.runs) for group in self.store._groups)
 
     def frame(self, spine: pl.DataFrame) -> pl.DataFrame | None:
         """The features of a spine whose rows are asked now: ``_id`` and one column a feature; ``None`` as in ``values``."""
@@ -74,7 +103,9 @@ class Lookup:
             if values is None:
                 return None
             made.append(values)
-        kinds: dict[str, Any] = {name: {"Float64": pl.Float64, "String": pl.String}.get(kind, pl.Null) for name, kind in self.kinds}
+        kinds: dict[str, Any] = {
+            name: {"Float64": pl.Float64, "String": pl.String}.get(kind, pl.Null) for name, kind in self.kinds
+        }
         turned = list(zip(*made, strict=True)) or [() for _ in kinds]
         found = [pl.Series(name, column, dtype=kinds[name]) for name, column in zip(self.names, turned, strict=True)]
         return pl.DataFrame([spine["_id"], *found])

@@ -119,7 +119,9 @@ def text(own: Metrics, folder: Path) -> bytes:
                 for labels, n in _summed(snapshot.counts.get(name, []) for snapshot in everyone).items():
                     counter.add_metric(labels, n)
                 yield counter
-            seconds = HistogramMetricFamily("noria_request_seconds", "Seconds from the whole request to its reply, by route.", labels=["route"])
+            seconds = HistogramMetricFamily(
+                "noria_request_seconds", "Seconds from the whole request to its reply, by route.", labels=["route"]
+            )
             for route, (counts, total) in _times(everyone).items():
                 places = [*map(str, BOUNDS), "+Inf"]
                 above = [sum(counts[: place + 1]) for place in range(len(counts))]
@@ -131,7 +133,7 @@ def text(own: Metrics, folder: Path) -> bytes:
                     yield GaugeMetricFamily(f"noria_{name}", about, value=max(values) if name == "release" else sum(values))
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(All())  # type: ignore[arg-type]  # anything that collects
+    registry.register(All())
     return generate_latest(registry)
 
 

@@ -37,7 +37,7 @@ def reader(schema: Mapping[str, pl.DataType], needed: frozenset[str]) -> Callabl
     ({'x': 1.0, 'shop': 'a'}, None, None)
     """
     if not all(name.isidentifier() and not name.startswith("__") for name in schema):
-        return lambda body: None
+        return lambda _body: None
     fields: list[Any] = []
     for name, kind in schema.items():
         fields.append((name, _kind(kind)) if name in needed else (name, _kind(kind) | msgspec.UnsetType, msgspec.UNSET))
@@ -49,7 +49,7 @@ def reader(schema: Mapping[str, pl.DataType], needed: frozenset[str]) -> Callabl
 
     def read(body: bytes) -> dict[str, Any] | None:
         try:
-            found = as_dict(decode(body).row)
+            found = as_dict(decode(body).row)  # type: ignore[attr-defined]  # the type is made here
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if optional:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from noria import features as feature_room
@@ -147,7 +148,7 @@ def _column(
         return pl.Series(name, values, dtype=kind)
     if kind == pl.Boolean and types == {bool}:
         return pl.Series(name, values, dtype=kind)
-    if kind.is_float() and types == {float} and all(map(math.isfinite, values)):
+    if kind.is_float() and types == {float} and bool(np.isfinite(np.array(values)).all()):
         return pl.Series(name, values, dtype=kind)
     found = [
         None if optional and name not in row else checked(name, row[name], kind, place=place)

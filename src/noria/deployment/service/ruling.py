@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from typing import Any, NamedTuple
 
 from noria.core import NoriaError, micros
@@ -74,7 +74,7 @@ class Voice:
             if not known:
                 return Said(None, None, self._no_act, refused=True, unknown=self._unseen(asked.values))
             act = self._act(made, asked.row)
-            return Said(score, scores, self._no_act if act != act else act, refused=False, unknown=self._unseen(asked.values))
+            return Said(score, scores, self._no_act if isnan(act) else act, refused=False, unknown=self._unseen(asked.values))
         except Exception:  # whatever a model does wrong is counted as a refused row, which stops a rollout
             return Said(None, None, self._no_act, refused=True, unknown=False)
 
@@ -103,10 +103,15 @@ class Ruling:
         self._by_hand = routing.by_hand(decide)
         self._variant = routing.salted(f"variant\x1f{system.name}\x1f{live.rollout.number}") if live.rollout else None
         self._explore = routing.salted(f"explore\x1f{system.name}")
+        plain = live.rollout is None and live.guarded is None and system.serve.degree == "full"
+        fixed = not self._draws or (decide.explore == 0 and decide.holdout == 0)
+        self._only = self.voices.get(live.champion or "") if plain and fixed and not self._by_hand else None
         self._holdout = routing.salted(f"holdout\x1f{system.name}")
 
     def answer(self, asked: Asked, scored_at: int) -> Row:
         """The row of the log, which holds the answer. ``scored_at`` is now, in microseconds."""
+        if self._only is not None:
+            return self._simply(self._only.say(asked), asked, scored_at)
         live, rollout = self.live, self.live.rollout
         share, mine = 0.0, False
         if rollout is not None:
@@ -116,9 +121,9 @@ class Ruling:
         answered = said.get(release, NOBODY)
         act, propensity = self._act(answered.act, asked)
         left = degrees.is_open(self.system, answered.score, answered.scores)
-        none = left or release == "" or act != act
+        none = left or release == "" or isnan(act)
         shadow = [
-            (sha, other.score, other.scores, None if other.act != other.act else other.act)
+            (sha, other.score, other.scores, None if isnan(other.act) else other.act)
             for sha, other in said.items()
             if sha != release or left
         ]
@@ -142,6 +147,25 @@ class Ruling:
             shadow,
         )
 
+    def _simply(self, said: Said, asked: Asked, scored_at: int) -> Row:
+        """The same where one bundle answers everything and nothing is drawn: what most requests are."""
+        none = isnan(said.act)
+        return Row(
+            *asked[:5],
+            said.score,
+            said.scores,
+            None if none else said.act,
+            None if none else 1.0,
+            CHAMPION,
+            1.0,
+            self.live.champion or "",
+            None,
+            False,
+            scored_at,
+            said.unknown,
+            (),
+        )
+
     def _assigned(self, asked: Asked) -> tuple[float, bool]:
         """The challenger's share, and whether this row is the challenger's."""
         rollout = self.live.rollout
@@ -161,7 +185,7 @@ class Ruling:
     def _act(self, policy: float, asked: Asked) -> tuple[float, float]:
         """``routing.acts`` for one row."""
         if self._by_hand or not self._draws:
-            return policy, nan if policy != policy else 1.0
+            return policy, nan if isnan(policy) else 1.0
         decide = self.system.decide
         explore, hold, many = decide.explore, decide.holdout, len(decide.acts)
         act = policy
@@ -171,5 +195,3 @@ class Ruling:
             act = NOT_ACTING
         chance = (1 - explore) * (act == policy) + explore / many
         return act, (1 - hold) * chance + hold * (act == NOT_ACTING)
-
-

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from noria.core import Conflict, SystemClock
@@ -53,7 +54,9 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
     token_of(path / "service", settings)  # made once, before workers race for it
     metrics.begin(path / "service" / "metrics")
     _check_free(settings)
-    multiprocessing.set_start_method("spawn", force=True)  # a fork would copy the locks of other threads in whatever state they are
+    multiprocessing.set_start_method(
+        "spawn", force=True
+    )  # a fork would copy the locks of other threads in whatever state they are
     try:
         while True:
             server = Server(
@@ -64,15 +67,13 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
                 workers=settings.workers,
                 loop=Loops.auto,
                 websockets=False,
-                log_enabled=False,
+                log_enabled=True,
                 respawn_failed_workers=True,
                 workers_kill_timeout=STOP_SECONDS,
                 http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=65_536),
             )
-            try:
+            with suppress(SystemExit):  # its way to say that a worker ended badly
                 server.serve(target_loader=Loader(path, load, settings), wrap_loader=False)
-            except SystemExit:
-                pass
             if server.interrupt_signal:
                 return
             _logger.error("the workers ended one after the other; starting again")

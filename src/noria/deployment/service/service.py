@@ -193,9 +193,7 @@ class Service:
 
     def _blank(self, state: State, asked: Asked, at: int) -> Row:
         """A row that no model was asked for."""
-        return Row(
-            *asked[:5], None, None, None, None, routing.CHAMPION, 1.0, state.champion, None, False, at, False, ()
-        )
+        return Row(*asked[:5], None, None, None, None, routing.CHAMPION, 1.0, state.champion, None, False, at, False, ())
 
     def _unit_of(self, row: Mapping[str, Any], key: str) -> str:
         """What is assigned to a variant; as ``scoring.units`` names it."""
@@ -245,7 +243,7 @@ class Service:
         if done is not None:
             await done
         order = {answer.id: answer for answer in answers}
-        return [order[id] for id in spine["_id"].to_list()]
+        return [order[name] for name in spine["_id"].to_list()]
 
     async def _framed(self, state: State, spine: pl.DataFrame, now: datetime, *, direct: bool) -> Frames:
         """The rows of the two tables, or the fallback's when the long way fails or is late."""
@@ -302,4 +300,3 @@ def _rows(frame: pl.DataFrame) -> list[Row]:
             )
         )
     return found
-

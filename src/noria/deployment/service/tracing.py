@@ -30,7 +30,9 @@ class Tracer:
 
     async def long(self, route: Route, owner: Any, call: Call) -> Reply:
         """Any other route, in a span that names it."""
-        with self._tracer.start_as_current_span(f"{route.method} {route.pattern}", self._extract(call.headers), self._kind) as span:
+        with self._tracer.start_as_current_span(
+            f"{route.method} {route.pattern}", self._extract(call.headers), self._kind
+        ) as span:
             reply = await route.handler(owner, call)
             span.set_attribute("http.response.status_code", reply.status)
             return reply

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from noria.core import canonical
-from noria.deployment.live import state
 from noria.deployment.service import metrics, openapi
 from noria.deployment.service.contract import JSON, Answer, Call, Reply, Route
-from noria.deployment.service.incoming import Incoming
 from noria.deployment.service.reviews import waiting
 from noria.deployment.service.rows import FieldError, asked_at, decode
 from noria.deployment.service.service import MOST_ROWS
@@ -39,7 +35,9 @@ async def predict(app: App, call: Call) -> Reply:
             hint = 'send {"row": {…}}, or {"rows": [{…}]}; asked_at may stand beside it'
             raise FieldError("the body has a field besides row, rows and asked_at", hint=hint)
     if ("row" in given) == ("rows" in given):
-        raise FieldError("row: it is missing" if "row" not in given else "rows: one of row and rows is enough", hint='send {"row": {…}}')
+        raise FieldError(
+            "row: it is missing" if "row" not in given else "rows: one of row and rows is enough", hint='send {"row": {…}}'
+        )
     now = app.service.home.clock.now()
     asked = asked_at(given["asked_at"], now) if given.get("asked_at") is not None else None
     if "row" in given:
@@ -78,7 +76,7 @@ async def _taken(app: App, work: Any) -> Reply:
     return Reply(200, encode(counts))
 
 
-async def reviews(app: App, call: Call) -> Reply:
+async def reviews(app: App, _call: Call) -> Reply:
     """The predictions that wait for a person, oldest first."""
     found = await asyncio.to_thread(waiting, app.service.home, app.service.system)
     return Reply(200, canonical({"reviews": found}))
@@ -90,7 +88,7 @@ async def review(app: App, call: Call) -> Reply:
     return await _taken(app, partial(app.incoming.review, given))
 
 
-async def status(app: App, call: Call) -> Reply:
+async def status(app: App, _call: Call) -> Reply:
     """What answers, and how far the log and the store are."""
     service = app.service
     live, about = service.state.live, service.about()
@@ -112,20 +110,15 @@ async def status(app: App, call: Call) -> Reply:
     return Reply(200, canonical(said))
 
 
-async def counts(app: App, call: Call) -> Reply:
+async def counts(app: App, _call: Call) -> Reply:
     """Prometheus's text format, all workers together."""
     app.measure()
     return Reply(200, await asyncio.to_thread(metrics.text, app.service.metrics, app.folder / "metrics"), TEXT)
 
 
-async def document(app: App, call: Call) -> Reply:
+async def document(app: App, _call: Call) -> Reply:
     """The OpenAPI document of the service."""
     return Reply(200, canonical(openapi.document(app.service.about(), app.limits)), JSON)
-
-
-def told(home: Any) -> int:
-    """The number of the release that the ledger says is live; for tests and drills."""
-    return state(home).number
 
 
 ROUTES: tuple[Route, ...] = (
@@ -138,5 +131,3 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", counts, "counts and times for Prometheus"),  # type: ignore[arg-type]
     Route("GET", "/openapi.json", document, "the OpenAPI document"),  # type: ignore[arg-type]
 )
-
-__all__ = ["ROUTES", "Incoming", "Mapping", "Sequence", "answered", "datetime"]
