@@ -119,7 +119,7 @@ def _serve_and_learn(home: Home, system: System, now: datetime, bundles: Bundles
 
 def score(home: Home, system: System, now: datetime, bundles: Bundles) -> Entry[Scored] | None:
     """Scores and logs the rows that could be asked since the last time, each as of its own time."""
-    last = home.ledger.latest(Scored)
+    last = home.ledger.latest(Scored, prefix="score/")
     window = Window(last.record.window.end if last else EPOCH, now)
     if window.start >= now:
         return None

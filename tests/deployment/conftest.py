@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from noria.settings import Settings
 
-def _load() -> ModuleType:
+
+def _load(file: str = "world") -> ModuleType:
     """The module beside this file, under a name of its own (tests are imported by path)."""
-    name = "deployment_world"
+    name = f"deployment_{file}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("world.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{file}.py"))
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -36,3 +38,18 @@ def world(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             return made
 
         yield make
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Any]]:
+    """Starts the service on a world, on a real port; stops it afterwards."""
+    with ExitStack() as stack:
+
+        def start(world: Any, **settings: Any) -> Any:
+            given = {"durable": False} | settings
+            world.home.settings = Settings(**given)
+            made = _load("running").Running(world.home, world.system, world.home.settings).start()
+            stack.callback(made.stop)
+            return made
+
+        yield start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,14 +47,30 @@ def score(
     """
     key = f"score/{window.end.isoformat()}"
     known = home.ledger.find(key)
-    if known is not None or spine.is_empty():
+    if known is not None:
         return known  # type: ignore[return-value]  # the key names the kind
+    spine, features = _unanswered(home, spine, features)
+    if spine.is_empty():
+        return None
     made = logged(system, history(home), spine, features, bundles=bundles or Bundles(home), now=home.clock.now())
     commits = [home.lake.write("predictions", made.predictions, key=key)]
     if not made.shadow.is_empty():
         commits.append(home.lake.write("shadow", made.shadow, key=key))
     record = counted(system, window, made.predictions, commits[0].rows, refused=made.refused, unknown=made.unknown)
     return home.commit(record, key=key, parents=made.parents, tables=commits)
+
+
+def _unanswered(home: Home, spine: pl.DataFrame, features: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Without the rows that the service has answered already under the same id."""
+    first, last = (spine["_time"].min(), spine["_time"].max()) if spine.height else (None, None)
+    if home.lake.schema("predictions") is None or not isinstance(first, datetime) or not isinstance(last, datetime):
+        return spine, features
+    scan = home.lake.scan("predictions", _time=(first - timedelta(microseconds=1), last))
+    if not scan.files:
+        return spine, features
+    there = home.engine.sql("select _id from p", p=scan)["_id"]
+    fresh = ~spine["_id"].is_in(there.implode())
+    return (spine, features) if fresh.all() else (spine.filter(fresh), features.filter(fresh))
 
 
 @dataclass(frozen=True)

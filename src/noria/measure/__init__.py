@@ -1,7 +1,7 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
-from noria.measure.outcomes import blocks_of, closed, closed_until, usable
+from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
@@ -29,6 +29,7 @@ __all__ = [
     "parse_policy",
     "policies",
     "profile",
+    "scored_last",
     "single_act",
     "usable",
     "value",

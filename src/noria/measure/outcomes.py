@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import Window, duration, micros
-from noria.records import CohortClosed
-from noria.system import System
+from noria.records import CohortClosed, Entry, Scored
+from noria.system import Request, System
 from noria.tables import OUTCOMES, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -23,6 +23,14 @@ def closed_until(home: Home) -> datetime | None:
     """The end of the newest closed cohort; every earlier cohort is closed too. ``None`` before the first."""
     last = home.ledger.furthest(CohortClosed, "cohort/")  # the newest record may be of an old cohort, revised or closed late
     return None if last is None else last.record.window.end
+
+
+def scored_last(home: Home, system: System) -> Entry[Scored] | None:
+    """The record of the newest scoring: up to its window's end everything that the sources asked has been scored.
+
+    What came by request says nothing of the sources, and counts only where there are requests alone.
+    """
+    return home.ledger.latest(Scored, prefix="" if isinstance(system.predict, Request) else "score/")
 
 
 def blocks_of(times: pl.Series, every: str) -> NDArray[np.int64]:

@@ -10,7 +10,8 @@ from typing import Literal
 import polars as pl
 
 from noria.core import Verdict, Window, duration, floor, windows
-from noria.records import CohortClosed, Entry, Monitored, Scored, Signal
+from noria.measure import scored_last
+from noria.records import CohortClosed, Entry, Monitored, Signal
 from noria.store import Home
 from noria.system import System
 
@@ -32,7 +33,7 @@ def recent(home: Home, about: About, count: int) -> list[Monitored]:
 
 def traffic_due(home: Home, system: System) -> list[Window]:
     """The windows whose traffic has been scored to the end and that have not been watched."""
-    scored = home.ledger.latest(Scored)
+    scored = scored_last(home, system)
     if scored is None:
         return []
     every = duration(system.every)

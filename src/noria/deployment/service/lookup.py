@@ -63,10 +63,14 @@ class Lookup:
             self.tail()
         return self.store.features(row, at)
 
-    def _picked(self, schema: Mapping[str, pl.DataType], numeric: Mapping[str, bool]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    def _picked(
+        self, schema: Mapping[str, pl.DataType], numeric: Mapping[str, bool]
+    ) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
         """Where every feature is a column of the row: no more than picking them."""
         columns = [name for _, name, _ in self.store._columns]
-        if len(columns) > 1 and all(schema[name].is_float() == numeric[self.names[slot]] for slot, name, _ in self.store._columns):
+        if len(columns) > 1 and all(
+            schema[name].is_float() == numeric[self.names[slot]] for slot, name, _ in self.store._columns
+        ):
             return itemgetter(*columns)
         return lambda row: tuple(float(row[name]) if is_number else row[name] for _, name, is_number in self.store._columns)
 
