@@ -1,6 +1,7 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy
+from noria.measure.given import Given, given
 from noria.measure.outcomes import blocks_of, closed, closed_until, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.slices import by_slice
@@ -8,6 +9,7 @@ from noria.measure.value import bounds, columns_read, expected, known_labels, nu
 
 __all__ = [
     "Decision",
+    "Given",
     "Policy",
     "Profile",
     "act",
@@ -21,6 +23,7 @@ __all__ = [
     "columns_read",
     "distance",
     "expected",
+    "given",
     "known_labels",
     "numeric_act",
     "outcome_means",
