@@ -52,6 +52,13 @@ def test_the_wrong_declaration_is_answered_whole() -> None:
         "gate.confidence",
         "rollout.canary",
         "rollout.unit",
+        "rollout.style",
+        "rollout.switchback",
+        "rollout.covariate",
+        "serve.degree",
+        "serve.confidence",
+        "serve.fallback",
+        "serve.timeout",
         "retrain.on",
     }
     assert {problem.place for problem in found} >= places
@@ -82,6 +89,31 @@ def test_the_wrong_declaration_is_answered_whole() -> None:
         ({"gate": nr.Gate(margin=-1)}, "gate.margin"),
         ({"rollout": nr.Rollout(patience="1d")}, "rollout.patience"),
         ({"retrain": nr.Retrain(budget=0)}, "retrain.budget"),
+        ({"rollout": nr.Rollout(style="rainbow")}, "rollout.style"),
+        ({"rollout": nr.Rollout(style="bandit", canary=(0.2,))}, "rollout.canary"),
+        ({"rollout": nr.Rollout(style="blue-green", switchback="2h")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(style="blue-green", covariate="n")}, "rollout.covariate"),
+        ({"rollout": nr.Rollout(switchback="2h", unit="id")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(switchback="two hours")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(switchback="0h")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(switchback="7h", step="7d")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(switchback="3d", step="3d")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(switchback="2d", step="3d")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(covariate="nowhere * 2")}, "rollout.covariate"),
+        ({"rollout": nr.Rollout(covariate="id")}, "rollout.covariate"),
+        ({"rollout": nr.Rollout(covariate="sum(n)")}, "rollout.covariate"),
+        ({"serve": nr.Serve(degree="some")}, "serve.degree"),
+        ({"serve": nr.Serve(degree="partial", confidence=1.5)}, "serve.confidence"),
+        ({"serve": nr.Serve(degree="partial", confidence="high")}, "serve.confidence"),
+        ({"serve": nr.Serve(degree="partial")}, "serve.confidence"),
+        ({"serve": nr.Serve(confidence=0.8)}, "serve.confidence"),
+        ({"serve": nr.Serve(fallback="guess")}, "serve.fallback"),
+        ({"serve": nr.Serve(fallback=nr.Rule("nowhere > 1"))}, "serve.fallback (rule).expression"),
+        ({"serve": nr.Serve(fallback=nr.Rule("random()"))}, "serve.fallback (rule).expression"),
+        ({"serve": nr.Serve(timeout="soon")}, "serve.timeout"),
+        ({"serve": nr.Serve(timeout="0s")}, "serve.timeout"),
+        ({"serve": nr.Serve(sticky="1y")}, "serve.sticky"),
+        ({"serve": nr.Serve(fallback=[1])}, "serve.fallback"),
         ({"outcomes": {"label": nr.Outcome(nr.Source("came", key="id", time="at"), "1", within="6h")}}, "outcomes.label"),
         ({"outcomes": {"p": nr.Outcome(nr.Source("came", key="id", time="at"), "1", within="9h")}}, "outcomes.p.within"),
     ],
@@ -92,6 +124,41 @@ def test_each_mistake_has_its_place(declare: Any, tmp_path: Path, parts: dict[st
 
 def test_without_a_mistake_there_is_nothing_to_say(declare: Any, tmp_path: Path) -> None:
     assert data.check(declare(**sources()), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"rollout": nr.Rollout(style="bandit", canary=(0.1, 0.5), covariate="n * 2.0")},
+        {"rollout": nr.Rollout(style="blue-green")},
+        {"rollout": nr.Rollout(switchback="6h", step="1d")},
+        {"rollout": nr.Rollout(switchback="2d", step="4d")},
+        {"serve": nr.Serve("partial", confidence=0.8, fallback="previous", timeout="250ms", sticky="0s")},
+        {"serve": nr.Serve("assist", fallback=nr.Rule("case when n > 3 then 0.9 else 0.1 end"))},
+    ],
+)
+def test_sound_ways_of_going_live_pass(declare: Any, tmp_path: Path, parts: dict[str, Any]) -> None:
+    assert data.check(declare(**sources(), **parts), tmp_path) == []
+
+
+def test_what_does_not_fit_the_label(declare: Any, tmp_path: Path) -> None:
+    made = sources()
+    number = nr.Label(made["came"], "x", within="6h", task="regression")
+    changed = nr.Label(made["came"], "x > 0", within="6h", otherwise=False, affected_by_action=True)
+    found = data.check(
+        declare(asked=made["asked"], label=number, serve=nr.Serve("partial", confidence=0.8), decide=nr.Decide("score")), tmp_path
+    )
+    assert "serve.degree" in [problem.place for problem in found]
+    found = data.check(declare(asked=made["asked"], label=changed, rollout=nr.Rollout(style="blue-green")), tmp_path)
+    assert [problem.place for problem in found] == ["rollout.style"]
+
+
+@pytest.mark.parametrize("name", ["_labels", "_x", "Asked", "a/b", "a..b"])
+def test_names_of_sources_that_are_refused(declare: Any, tmp_path: Path, name: str) -> None:
+    """Names that begin with an underscore are Noria's own: given labels come as events of ``_labels``."""
+    made = sources()
+    other = nr.Source(name, made["came"].data, key="id", time="at", owner="us")
+    assert [problem.place for problem in data.check(declare(asked=made["asked"], came=other), tmp_path)] == [f"sources.{name}"]
 
 
 def sources() -> dict[str, nr.Source]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import noria as nr
 from noria import data
 from noria.core import DataFault, Window
-from noria.data.ingest import content_sql
+from noria.data.accept import content_sql
 from noria.data.sql import Reader
 from noria.records import Blocked, Ingested, SchemaFrozen, Scored
 

@@ -37,7 +37,8 @@ system = nr.System(
     candidates=[nr.Linear()],
     parts=nr.Parts(test="two weeks"),
     gate=nr.Gate(confidence=95),
-    rollout=nr.Rollout(canary=(0.5, 0.1), unit="user"),
+    rollout=nr.Rollout(canary=(0.5, 0.1), unit="user", style="bandits", switchback="5h", covariate="loyalty"),
+    serve=nr.Serve("partly", confidence=80, fallback="luck", timeout="at once"),
     retrain=nr.Retrain(on=("decay", "boredom")),
     every="daily",
 )

@@ -15,12 +15,12 @@ from noria.core import NoriaError, Problem, Refused, SettingsError, check_name, 
 from noria.data import readers
 from noria.data.checkparts import check_rules
 from noria.data.checksql import check_expressions
-from noria.data.columns import ZONED
 from noria.data.labels import by_pairs, predicted_keys
 from noria.data.readers import Place
 from noria.data.sql import Reader
-from noria.data.times import MONTH, delay_of
+from noria.data.times import MONTH
 from noria.features import check_features
+from noria.store.rows import ZONED, delay_of
 from noria.system import Every, Label, Outcome, Request, Source, System
 
 _TYPES: dict[str, pl.DataType] = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from noria.core import Problem, SettingsError, duration
+from noria.data.checklive import check_live
 from noria.measure import parse_policy
 from noria.stats.metrics import METRICS
 from noria.system import AtLeast, AtMost, Boosting, Candidate, Estimator, Last, Linear, Seasonal, System
@@ -31,6 +32,7 @@ def check_rules(system: System, predicted: Mapping[str, Any] | None) -> Iterator
     yield from _parts(system)
     yield from _gate(system)
     yield from _rollout(system, predicted)
+    yield from check_live(system)
     yield from _retrain(system)
 
 

@@ -18,7 +18,7 @@ _LABELS: dict[str, Any] = {"binary": pl.Boolean(), "multiclass": pl.String(), "r
 
 
 def check_expressions(system: System, schemas: Mapping[str, Schema], predicted: Schema | None) -> Iterator[Problem]:
-    """Problems of every expression but the features': label, outcomes, conditions, value, rules."""
+    """Problems of every expression but the features': label, outcomes, conditions, value, rules, what the rollout and the service are written in."""
     label = system.label
     there = _of(schemas, label.source.name)
     if not (label.how == "count" and label.expression.strip() == "*"):
@@ -46,6 +46,11 @@ def check_expressions(system: System, schemas: Mapping[str, Schema], predicted: 
                 yield from _expression(
                     f"candidates[{place}] (rule).expression", recipe.expression, {**asked, **named}, ("number",)
                 )
+        fallback, covariate = system.serve.fallback, system.rollout.covariate
+        if isinstance(fallback, Rule):
+            yield from _expression("serve.fallback (rule).expression", fallback.expression, {**asked, **named}, ("number",))
+        if covariate is not None:
+            yield from _expression("rollout.covariate", covariate, {**asked, **named}, ("number",))
 
 
 def _of(schemas: Mapping[str, Schema], source: str) -> Schema | None:

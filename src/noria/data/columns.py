@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from noria.core import quoted
+from noria.store.rows import ZONED
 
 Run = Callable[[str], pl.DataFrame]
-ZONED = "TIMESTAMP WITH TIME ZONE"
 NAIVE = ("TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE")
 NUMBERS = ("BIGINT", "DOUBLE")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")

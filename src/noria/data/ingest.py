@@ -10,9 +10,9 @@ What cannot be used is put aside with its reason: ``received = accepted + quaran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -20,28 +20,17 @@ import polars as pl
 
 from noria.core import DataFault, NoriaError, digest, quoted
 from noria.core.window import from_micros, micros
-from noria.data import readers
+from noria.data import arrivals, given, readers
+from noria.data.accept import Taken, as_texts, content_sql, in_lake, in_quarantine, reason_sql, split
 from noria.data.columns import fits, paths, text
 from noria.data.readers import BAD, Piece, Place
 from noria.data.sql import reader_of
 from noria.data.summary import summarised
 from noria.records import Blocked, Entry, Ingested, RawFile, SchemaFrozen, Scored
-from noria.store import Home
+from noria.store import EventLog, Home
+from noria.store.rows import FAR
 from noria.system import Request, Source, System
-from noria.tables import QUARANTINE, SOURCE, TIME, source_table
-
-_MICRO = timedelta(microseconds=1)
-EARLIEST = "1900-01-01"
-FAR = timedelta(days=3650)
-NOT_READABLE, NO_TIME, NO_KEY, NO_KNOWN, IMPOSSIBLE, NOT_FINITE, DUPLICATE = (
-    "unreadable value",
-    "no time",
-    "no key",
-    "no known time",
-    "impossible time",
-    "not a finite number",
-    "duplicate",
-)
+from noria.tables import LABELS, QUARANTINE, source_table
 
 
 class Shelf(msgspec.Struct):
@@ -59,26 +48,11 @@ class Shelf(msgspec.Struct):
 
 
 @dataclass
-class Taken:
-    """What one source brings in the turn at ``now``; ``cursor`` is up to when it was looked at before (``None``: never)."""
+class FromFiles(Taken):
+    """What the files of a source bring."""
 
-    source: Source
-    cursor: datetime | None
-    now: datetime
-    shelf: Shelf
-    pieces: dict[str, Piece]
-    columns: dict[str, str]
-    frozen: Entry[SchemaFrozen] | None = None
-    changes: tuple[str, ...] = ()
-    accepted: pl.DataFrame = field(default_factory=pl.DataFrame)
-    refused: pl.DataFrame = field(default_factory=pl.DataFrame)
-    files: tuple[RawFile, ...] = ()
-    late: int = 0
-    restated: int = 0
-
-    @property
-    def received(self) -> int:
-        return self.accepted.height + self.refused.height
+    shelf: Shelf = field(default_factory=Shelf)
+    pieces: dict[str, Piece] = field(default_factory=dict)
 
 
 def ingest(home: Home, system: System, now: datetime) -> list[Entry[Ingested]]:
@@ -95,7 +69,7 @@ def ingest(home: Home, system: System, now: datetime) -> list[Entry[Ingested]]:
         When a source cannot be used: a file that cannot be read, a missing or retyped column. Nothing of any source is taken in; a
         ``Blocked`` record says what it was, once for each content.
     """
-    taken = []
+    taken: list[FromFiles] = []
     fault: DataFault | None = None
     horizon = _looked_until(home, system)
     for source in system.sources.values():
@@ -107,12 +81,25 @@ def ingest(home: Home, system: System, now: datetime) -> list[Entry[Ingested]]:
             fault = fault or _block(home, source, unusable)
     if fault is not None:
         raise fault
-    made = _written(home, [some for some in taken if some.received], now)
+    with arrivals.waiting(home) as log:
+        came = [] if log is None else _came(home, system, log, now, horizon)
+        made = _written(home, [some for some in (*taken, *(some for some, _ in came)) if some.received], now)
+        if log is not None:
+            arrivals.settle(log, [seq for _, seqs in came for seq in seqs], now)
     for some in taken:
         if not some.received and some.shelf.seen != _contents(some.pieces):
             some.shelf.seen, some.shelf.quiet = _contents(some.pieces), {}
             _save(home, some.source, some.shelf)
     return made
+
+
+def _came(home: Home, system: System, log: EventLog, now: datetime, horizon: datetime | None) -> list[tuple[Taken, list[int]]]:
+    """What came over HTTP, each with the events that are in the lake once it is committed."""
+    sources = [source for source in system.sources.values() if source.data is None]
+    return [
+        *(arrivals.taken(home, source, log, now, horizon) for source in sources),
+        given.taken(home, system, log, now, horizon),
+    ]
 
 
 class _Unusable(Exception):
@@ -134,7 +121,7 @@ def _looked_until(home: Home, system: System) -> datetime | None:
     Requests say nothing of it: they are sealed up to the last of them, which may have been asked after the turn had looked.
     """
     ingested = home.ledger.latest(Ingested)
-    scored = None if isinstance(system.predict, Request) else home.ledger.latest(Scored)
+    scored = None if isinstance(system.predict, Request) else home.ledger.latest(Scored, prefix="score/")
     times = [entry.record.upto for entry in (ingested,) if entry] + [entry.record.window.end for entry in (scored,) if entry]
     return max(times, default=None)
 
@@ -176,7 +163,7 @@ def _contents(pieces: Mapping[str, Piece]) -> dict[str, str]:
     return {name: piece.sha256 for name, piece in pieces.items()}
 
 
-def _taken(home: Home, source: Source, folder: Path, now: datetime, horizon: datetime | None) -> Taken:
+def _taken(home: Home, source: Source, folder: Path, now: datetime, horizon: datetime | None) -> FromFiles:
     shelf = _shelf(home, source)
     frozen_entry = home.ledger.latest(SchemaFrozen, prefix=f"schema/{source.name}/")
     frozen = frozen_entry.record.columns if frozen_entry else {}
@@ -193,7 +180,7 @@ def _taken(home: Home, source: Source, folder: Path, now: datetime, horizon: dat
     columns, changes = _schema(source, pieces, shelf.seen, frozen)
     first = home.ledger.latest(Ingested, prefix=f"ingest/{source.name}/") is None
     cursor = None if first else horizon
-    taken = Taken(source, cursor, now, shelf, pieces, columns, frozen_entry, changes)
+    taken = FromFiles(source, cursor, now, columns, frozen_entry, changes, shelf=shelf, pieces=pieces)
     due = {name: piece for name, piece in pieces.items() if _is_due(piece, shelf, cursor, now)}
     if due:
         _sort_out(home, taken, due)
@@ -273,31 +260,7 @@ def _piece_sql(source: Source, piece: Piece, place: int, columns: Mapping[str, s
     )
 
 
-def content_sql(columns: Mapping[str, str]) -> str:
-    """SQL for the hash of a row's content: names and values that are not null, each with its length, so that none can pose as another."""
-    parts = []
-    for column in sorted(columns):
-        value = (
-            f"epoch_us({quoted(column)})::VARCHAR" if columns[column].startswith("TIMESTAMP") else f"{quoted(column)}::VARCHAR"
-        )
-        parts.append(f"{text(column + '=')} || length({value}) || ':' || {value}")
-    return f"left(md5(concat_ws('|', {', '.join(parts)})), 20)"
-
-
-def _reason_sql(source: Source, columns: Mapping[str, str], now: datetime) -> str:
-    """SQL for why a row is refused; null when it is not."""
-    latest = f"make_timestamptz({micros(now + FAR)})"
-    tests = [(f"{BAD} is not null", NOT_READABLE), ("_time is null", NO_TIME)]
-    tests += [(f"{quoted(key)} is null", NO_KEY) for key in source.keys]
-    tests += [("_known is null", NO_KNOWN)]
-    tests += [(f"not (_time between timestamptz '{EARLIEST} 00:00:00+00' and {latest}) or _known > {latest}", IMPOSSIBLE)]
-    floats = [f"not isfinite({quoted(c)})" for c, kind in columns.items() if kind == "DOUBLE"]
-    if floats:
-        tests.append((" or ".join(f"coalesce({test}, false)" for test in floats), NOT_FINITE))
-    return "case " + " ".join(f"when {test} then {text(reason)}" for test, reason in tests) + " end"
-
-
-def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
+def _sort_out(home: Home, taken: FromFiles, due: Mapping[str, Piece]) -> None:
     """Fills ``taken`` with what the files hold for this turn."""
     source, columns, cursor, now = taken.source, taken.columns, taken.cursor, taken.now
     declared = readers.known_sql(source)
@@ -312,8 +275,8 @@ def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
         queries.append(_piece_sql(source, due[name], place, columns, where))
     as_json = "to_json({" + ", ".join(f"{text(c)}: {quoted(c)}::VARCHAR" for c in (*sorted(columns), BAD)) + "})"
     query = (
-        f"with rows as ({' union all '.join(queries)}), judged as (select *, {_reason_sql(source, columns, now)} as _reason from rows) "
-        f"select *, {content_sql(columns)} as _row, case when _reason is not null then {as_json}::VARCHAR end as _json from judged"
+        f"with rows as ({' union all '.join(queries)}), judged as (select *, {reason_sql(source, columns, now)} as _reason from rows) "
+        f"select *, {content_sql(columns)} as _row, _row as _content, case when _reason is not null then {as_json}::VARCHAR end as _json from judged"
     )
     try:
         rows = reader_of(home)(query)
@@ -322,10 +285,12 @@ def _sort_out(home: Home, taken: Taken, due: Mapping[str, Piece]) -> None:
         raise _Unusable(fault.message, ", ".join(names), fault.hint, digest(_contents(due))) from None
     if cursor is not None:
         rows = _not_seen(home, taken, rows, names, cursor)
-    _split(home, taken, rows, names)
+    came = rows["_piece"].unique().sort().to_list()
+    taken.files = tuple(RawFile(name=names[place], sha256=taken.pieces[names[place]].sha256) for place in came)
+    split(home, taken, rows, as_texts(columns))
 
 
-def _not_seen(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str], cursor: datetime) -> pl.DataFrame:
+def _not_seen(home: Home, taken: FromFiles, rows: pl.DataFrame, names: list[str], cursor: datetime) -> pl.DataFrame:
     """The rows without those that a file which only grew had already brought."""
     grown = [place for place, name in enumerate(names) if name in taken.shelf.seen or not taken.shelf.seen]
     old = pl.col("_piece").is_in(grown) & (
@@ -334,105 +299,25 @@ def _not_seen(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str], cu
     suspects = rows.filter(old)
     if suspects.is_empty():
         return rows
-    there = _in_lake(home, taken.source, suspects)
-    put_aside = _in_quarantine(home, taken.source, suspects)
+    there = in_lake(home, source_table(taken.source.name), suspects)
+    put_aside = in_quarantine(home, taken.source.name, suspects["_json"])
     repeated = old & (pl.col("_row").is_in(there) | pl.col("_json").is_in(put_aside).fill_null(False))
     return rows.filter(~repeated)
-
-
-def _in_lake(home: Home, source: Source, rows: pl.DataFrame) -> list[str]:
-    table = source_table(source.name)
-    low, high = rows["_time"].min(), rows["_time"].max()
-    if home.lake.schema(table) is None or not isinstance(low, datetime) or not isinstance(high, datetime):
-        return []
-    asked = rows.select("_row").unique(maintain_order=True)
-    found = home.engine.sql(
-        "select distinct lake._row as _row from lake join asked on lake._row = asked._row",
-        lake=home.lake.scan(table, _time=(low - _MICRO, high)),
-        asked=asked,
-    )
-    return found["_row"].to_list()
-
-
-def _in_quarantine(home: Home, source: Source, rows: pl.DataFrame) -> list[str]:
-    asked = rows.filter(pl.col("_json").is_not_null()).select(pl.col("_json").alias("row")).unique(maintain_order=True)
-    if asked.is_empty() or home.lake.schema(QUARANTINE.name) is None:
-        return []
-    found = home.engine.sql(
-        f"select distinct aside.row as row from aside join asked on aside.row = asked.row where aside.source = {text(source.name)}",
-        aside=home.lake.scan(QUARANTINE.name),
-        asked=asked,
-    )
-    return found["row"].to_list()
-
-
-def _split(home: Home, taken: Taken, rows: pl.DataFrame, names: list[str]) -> None:
-    """Accepted and refused rows, with ``_known`` of late ones set to ``now``."""
-    source, cursor, now = taken.source, taken.cursor, taken.now
-    came = rows["_piece"].unique().sort().to_list()
-    taken.files = tuple(RawFile(name=names[place], sha256=taken.pieces[names[place]].sha256) for place in came)
-    good = rows.filter(pl.col("_reason").is_null()).sort("_known", "_time", "_row", "_piece")
-    earlier = _versions(home, source, good)
-    repeated = ~good["_row"].is_first_distinct() | good["_row"].is_in(earlier["_row"].to_list())
-    doubles = good.filter(repeated)
-    good = good.filter(~repeated)
-    if source.keys and not good.is_empty():
-        identity = [*source.keys, "_time"]
-        again = good.select(identity).is_duplicated() & ~pl.Series(
-            good.select(pl.struct(identity).is_first_distinct()).to_series()
-        )
-        taken.restated = (
-            int(again.sum())
-            + good.filter(~again).join(earlier.select(identity).unique(), on=identity, how="semi", nulls_equal=True).height
-        )
-    if cursor is not None:
-        late = pl.col("_known") <= cursor
-        taken.late = good.filter(late).height
-        good = good.with_columns(pl.when(late).then(pl.lit(now).cast(TIME)).otherwise(pl.col("_known")).alias("_known"))
-    taken.accepted = good.select([*taken.columns, "_time", "_known", "_row"]).sort(*SOURCE.order)
-    broken = rows.filter(pl.col("_reason").is_not_null()).select("_reason", "_json")
-    if not doubles.is_empty():
-        texts = [pl.col(c).cast(pl.String) for c in sorted(taken.columns)]
-        doubles = doubles.select(pl.lit(DUPLICATE).alias("_reason"), pl.struct(texts).struct.json_encode().alias("_json"))
-        broken = pl.concat([broken, doubles])
-    taken.refused = broken.select(
-        pl.lit(source.name).alias("source"),
-        pl.lit(now).cast(TIME).alias("_upto"),
-        pl.col("_reason").alias("reason"),
-        pl.col("_json").alias("row"),
-    ).sort(*QUARANTINE.order)
-
-
-def _versions(home: Home, source: Source, rows: pl.DataFrame) -> pl.DataFrame:
-    """What the lake holds under the keys and times of these rows: keys, ``_time``, ``_row``."""
-    identity = [*source.keys, "_time"]
-    empty = rows.select(*identity, "_row").clear()
-    table = source_table(source.name)
-    low, high = rows["_time"].min(), rows["_time"].max()
-    if rows.is_empty() or home.lake.schema(table) is None or not isinstance(low, datetime) or not isinstance(high, datetime):
-        return empty
-    scan = home.lake.scan(table, _time=(low - _MICRO, high))
-    if not scan.files:
-        return empty
-    same = " and ".join(f"lake.{quoted(c)} = asked.{quoted(c)}" for c in identity)
-    chosen = ", ".join(f"lake.{quoted(c)}" for c in (*identity, "_row"))
-    query = f"select distinct {chosen} from lake join asked on {same}"
-    return home.engine.sql(query, lake=scan, asked=rows.select(identity).unique(maintain_order=True)).cast(empty.schema)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def _written(home: Home, taken: list[Taken], now: datetime) -> list[Entry[Ingested]]:
+def _written(home: Home, taken: Sequence[Taken], now: datetime) -> list[Entry[Ingested]]:
     """Commits what came: schemas first, then all batches with their tables in one transaction."""
     if not taken:
         return []
-    schemas = {some.source.name: _frozen(home, some) for some in taken}
+    schemas = {some.source.name: _frozen(home, some) for some in taken if some.columns}
     commits = {}
     for some in taken:
         if not some.accepted.is_empty():
-            table = source_table(some.source.name)
-            commits[some.source.name] = home.lake.write(table, some.accepted, key=f"ingest/{some.source.name}/{now.isoformat()}")
+            table = LABELS.name if some.source.name == given.SOURCE else source_table(some.source.name)
+            commits[some.source.name] = home.lake.write(table, some.accepted, key=some.key)
     aside = pl.concat([some.refused for some in taken])
     tables = list(commits.values())
     if not aside.is_empty():
@@ -440,16 +325,11 @@ def _written(home: Home, taken: list[Taken], now: datetime) -> list[Entry[Ingest
     items = []
     for some in taken:
         commit = commits.get(some.source.name)
-        items.append(
-            (
-                _record(some, now, commit.rows if commit else ""),
-                f"ingest/{some.source.name}/{now.isoformat()}",
-                [schemas[some.source.name]],
-            )
-        )
-        if some.shelf.seen != _contents(some.pieces) or some.shelf.quiet:
+        parents = [schemas[some.source.name]] if some.source.name in schemas else []
+        items.append((_record(some, now, commit.rows if commit else ""), some.key, parents))
+        if isinstance(some, FromFiles) and (some.shelf.seen != _contents(some.pieces) or some.shelf.quiet):
             some.shelf.quiet = {}
-            some.shelf.key, some.shelf.pending = items[-1][1], _contents(some.pieces)
+            some.shelf.key, some.shelf.pending = some.key, _contents(some.pieces)
             _save(home, some.source, some.shelf)
     return home.commit_all(items, tables=tables)  # type: ignore[return-value]  # all of these are Ingested
 

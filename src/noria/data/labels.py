@@ -8,7 +8,7 @@ end. Rows that come after that make a new revision of the cohorts whose labels t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,13 +16,14 @@ import polars as pl
 
 from noria.core import Window, duration, micros, quoted
 from noria.core.window import EPOCH, floor
+from noria.data import given
 from noria.data.times import maturity, next_edge, reach
 from noria.measure import closed_until
-from noria.records import CohortClosed, Entry, Ingested, Scored
-from noria.store import Home
+from noria.records import CohortClosed, Entry, Ingested, Record, Scored
+from noria.store import Commit, Home
 from noria.store.content import rows_hash
 from noria.system import Every, Label, Outcome, Request, Source, System
-from noria.tables import OUTCOMES, PREDICTIONS, SOURCE, source_table
+from noria.tables import OUTCOMES, PREDICTIONS, QUARANTINE, SOURCE, source_table
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _MICRO = timedelta(microseconds=1)
@@ -43,7 +44,10 @@ def close(home: Home, system: System, now: datetime) -> list[Entry[CohortClosed]
     if done is not None and (late := _touched(home, system, done, now)):
         revised = labelled(home, system, Window(min(late) - every, max(late)), now, only=late)
         frames.append(_changed(home, revised))
-    return _written(home, frames, every, now)
+    lost = None
+    if due.end > due.start or _given_since(home):
+        lost = given.unknown(home, system, max(due.end, done or due.end), now, done=done, seen=_seen(home))
+    return _written(home, frames, every, now, lost)
 
 
 def labelled(home: Home, system: System, window: Window, now: datetime, *, only: Iterable[datetime] = ()) -> pl.DataFrame:
@@ -57,17 +61,21 @@ def labelled(home: Home, system: System, window: Window, now: datetime, *, only:
     if table is None or not scan.files:
         return _empty(system)
     pairs = {pair for found in _wanted(system) for pair in _by(system, found)}
-    asked = sorted({mine for mine, _ in pairs})
     cohort = f"make_timestamptz((epoch_us(_time) + {every - 1}) // {every} * {every})"
     chosen = "" if not only else f" and {cohort} in ({', '.join(_at(end) for end in sorted(only))})"
-    observed = _observed(system.label)
-    columns = "".join(f", {quoted(c)}" for c in asked)
-    query = [
-        f"with asked as (select _id, _time, {cohort} as _cohort{columns}, {observed} as _observed from predictions "
-        f"where _time > {_at(window.start)} and _time <= {_at(window.end)}{chosen} "
-        "qualify row_number() over (partition by _id order by _time) = 1)"
-    ]
-    tables: dict[str, Any] = {"predictions": scan}
+    where = f"_time > {_at(window.start)} and _time <= {_at(window.end)}{chosen}"
+    held = given.held(home, window.start, now)
+    tables: dict[str, Any] = {"predictions": scan} | ({"labels": held} if held.files else {})
+    columns = sorted({mine for mine, _ in pairs})
+    picked = ", ".join(["_id", "_time", f"{cohort} as _cohort", "_act", *map(quoted, _read_of(system, columns, table))])
+    once = "qualify row_number() over (partition by _id order by _time) = 1"
+    query = [f"with picked as (select {picked} from predictions where {where} {once})"]
+    query += given.given_sql(system, now) if held.files else given.NOTHING
+    query.append(
+        f"asked as (select _id, _time, _cohort{''.join(f', {quoted(c)}' for c in columns)}, {_observed(system.label)} as _observed, _decided "
+        "from (select picked.* exclude (_act), coalesce(given_act._act, picked._act) as _act, given_act._act as _decided "
+        "from picked left join given_act on given_act._id = picked._id))"
+    )
     sources = {found.source.name: found.source for found in _wanted(system)}
     names = {name: f"source{place}" for place, name in enumerate(sources)}
     for name, source in sources.items():
@@ -121,12 +129,20 @@ def predicted_keys(system: System) -> tuple[str, ...]:
     return asked.of.keys if isinstance(asked, Every) else asked.keys
 
 
+def _read_of(system: System, columns: Sequence[str], table: Iterable[str]) -> list[str]:
+    """The columns of the predictions that labels are found and seen by."""
+    from noria.features.binding import columns_of
+
+    read = {name.lower() for name in columns_of(system.label.observed_when or "true")}
+    return [*columns, *(name for name in table if name.lower() in read and name not in (*columns, "_id", "_time", "_act"))]
+
+
 def _length(system: System, found: Label | Outcome) -> timedelta:
     return duration(system.label.horizon) + duration(found.within)
 
 
 def _observed(label: Label) -> str:
-    """SQL for whether the label can be seen at all, over the predictions; ``act`` reads the logged act. Unknown is not seen."""
+    """SQL for whether the label can be seen at all, over the predictions; ``act`` reads the act that was taken. Unknown is not seen."""
     if not label.observed_when:
         return "true"
     import sqlglot
@@ -186,7 +202,7 @@ def _literal(value: Any) -> str:
 
 
 def _answer(system: System) -> str:
-    """From matches to labels: silence, censoring, what cannot be seen, the type of the task."""
+    """From matches to labels: what was given, silence, censoring, what cannot be seen, the type of the task."""
     label = system.label
     cast = {
         "binary": "cast(cast({} as BOOLEAN) as DOUBLE)",
@@ -194,18 +210,19 @@ def _answer(system: System) -> str:
         "multiclass": "cast({} as VARCHAR)",
     }[system.task]
     value = (
-        "case when not coalesce(asked._observed, false) or coalesce(label._censored, false) then null "
+        f"case when given_label._id is not null then given_label.{'_class' if system.task == 'multiclass' else '_label'} "
+        "when not coalesce(asked._observed, false) or coalesce(label._censored, false) then null "
         f"when label._n is null then {cast.format(_literal(label.otherwise))} else {cast.format('label._value')} end"
     )
     as_label, as_class = (value, "cast(null as VARCHAR)") if system.task != "multiclass" else ("cast(null as DOUBLE)", value)
     parts = [
         f"{as_label} as _label",
         f"{as_class} as _class",
-        "label._known as _known",
-        "cast(null as DOUBLE) as _decided",
-        f"label._n is null and ({value}) is not null as _silent",
+        "coalesce(given_label._known, label._known) as _known",
+        "asked._decided as _decided",
+        f"given_label._id is null and label._n is null and ({value}) is not null as _silent",
     ]
-    joins = ["left join label on label._id = asked._id"]
+    joins = ["left join label on label._id = asked._id", "left join given_label on given_label._id = asked._id"]
     for place, (name, outcome) in enumerate(system.outcomes.items()):
         default = _literal(outcome.otherwise)
         parts.append(f"case when outcome{place}._n is null then {default} else outcome{place}._value end as {quoted(name)}")
@@ -252,15 +269,29 @@ class Late(NamedTuple):
     done: datetime
 
 
+def _seen(home: Home) -> datetime | None:
+    """What became known later than this was not there at the last closing; ``None`` before the first."""
+    last = home.ledger.latest(CohortClosed)
+    if last is None:
+        return None
+    taken = home.ledger.read(Ingested, until=last.at, newest=1)
+    return taken[-1].record.upto if taken else last.at
+
+
+def _given_since(home: Home) -> bool:
+    """Whether labels were given since the last closing."""
+    last = home.ledger.latest(CohortClosed)
+    return bool(home.ledger.read(Ingested, prefix=f"ingest/{given.SOURCE}/", after=last.seq if last else 0))
+
+
 def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[datetime]:
     """The ends of closed cohorts whose labels rows that became known since they closed may change."""
-    last = home.ledger.latest(CohortClosed)
+    last, seen = home.ledger.latest(CohortClosed), _seen(home)
     assert last is not None
+    assert seen is not None
     every = duration(system.every)
     touched: set[datetime] = set()
     edge = done + reach(system)
-    taken = home.ledger.read(Ingested, until=last.at, newest=1)  # what became known after this batch was not there at closing
-    seen = taken[-1].record.upto if taken else last.at
     for source in {found.source.name: found.source for found in _wanted(system)}.values():
         batches = home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", since=last.at)
         first = min((b.record.first for b in batches if b.record.first is not None), default=None)
@@ -269,21 +300,29 @@ def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[
             continue
         low = None if first is None else first - _MICRO
         touched |= _cohorts_of(home, system, source, Late(seen, now, None if delayed else low, edge, done))
-    return sorted(touched | _asked_late(home, system, last.at, every, done))
+    if _given_since(home):
+        touched |= given.touched(home, system, seen, now, done)
+    return sorted(touched | _asked_late(home, system, last, every, done))
 
 
-def _asked_late(home: Home, system: System, after: datetime, every: timedelta, done: datetime) -> set[datetime]:
-    """Closed cohorts that got predictions since: rows to predict that came late."""
-    if not isinstance(system.predict, Source):
-        return set()
-    batches = home.ledger.read(Ingested, prefix=f"ingest/{system.predict.name}/", since=after)
-    first = min((b.record.first for b in batches if b.record.first is not None), default=None)
+def _asked_late(home: Home, system: System, last: Entry[CohortClosed], every: timedelta, done: datetime) -> set[datetime]:
+    """Closed cohorts with predictions that have no outcome: rows and requests that came, or were sealed, after the closing."""
+    scored = [entry.record.window.start for entry in home.ledger.read(Scored, after=last.seq)]
+    firsts = [] if not scored else [min(scored) + _MICRO]
+    if isinstance(system.predict, Source):  # rows are asked when they are known, and their time may be long before
+        batches = home.ledger.read(Ingested, prefix=f"ingest/{system.predict.name}/", after=last.seq)
+        firsts += [batch.record.first for batch in batches if batch.record.first is not None]
+    first = min(firsts, default=None)
     if first is None or first > done:
         return set()
-    scan = home.lake.scan(PREDICTIONS.name, _time=(first - _MICRO, done), _scored_at=(after, None))
-    if not scan.files:
+    between = (first - _MICRO, done)
+    asked, found = home.lake.scan(PREDICTIONS.name, _time=between), home.lake.scan(OUTCOMES.name, _time=between)
+    if not asked.files:
         return set()
-    rows = home.engine.sql(f"select distinct _time from p where _time <= {_at(done)} and _scored_at > {_at(after)}", p=scan)
+    query = (
+        f"select distinct _time from p anti join o on o._id = p._id where p._time > {_at(between[0])} and p._time <= {_at(done)}"
+    )
+    rows = home.engine.sql(query, p=asked, o=found)
     return {next_edge(moment, every) for moment in rows["_time"].to_list()}
 
 
@@ -336,22 +375,34 @@ def _changed(home: Home, found: pl.DataFrame) -> tuple[pl.DataFrame, dict[dateti
 
 
 def _written(
-    home: Home, frames: list[tuple[pl.DataFrame, dict[datetime, int]]], every: timedelta, now: datetime
+    home: Home,
+    frames: list[tuple[pl.DataFrame, dict[datetime, int]]],
+    every: timedelta,
+    now: datetime,
+    lost: tuple[pl.DataFrame, Ingested] | None,
 ) -> list[Entry[CohortClosed]]:
-    parts, items = [], []
+    parts: list[pl.DataFrame] = []
+    items: list[tuple[Record, str, list[str]]] = []
+    tables: list[Commit] = []
+    if lost is not None:
+        aside, record = lost
+        tables.append(home.lake.write(QUARANTINE.name, aside, key=f"quarantine/unknown/{now.isoformat()}"))
+        items.append((record, f"ingest/{given.SOURCE}/unknown/{now.isoformat()}", []))
     parents = [entry.id for entry in (home.ledger.latest(Scored),) if entry is not None]
     for found, revisions in reversed(frames):  # revisions first: the last record of a turn is then its newest cohort
         for end, revision in sorted(revisions.items()):
             rows = found.filter(pl.col("_cohort") == end).with_columns(pl.lit(revision, pl.Int32).alias("_revision"))
             written = rows.drop("_silent").sort(*OUTCOMES.order)
             parts.append(written)
-            record = cohort_record(rows, Window(end - every, end), revision, rows_hash(written))
-            items.append((record, f"cohort/{end.isoformat()}/{revision}", parents))
+            closing = cohort_record(rows, Window(end - every, end), revision, rows_hash(written))
+            items.append((closing, f"cohort/{end.isoformat()}/{revision}", parents))
     if not items:
         return []
-    table = pl.concat(parts).sort(*OUTCOMES.order)
-    commit = home.lake.write(OUTCOMES.name, table, key=f"outcomes/{now.isoformat()}")
-    return home.commit_all(items, tables=[commit])  # type: ignore[return-value]  # all of these are CohortClosed
+    if parts:
+        table = pl.concat(parts).sort(*OUTCOMES.order)
+        tables.append(home.lake.write(OUTCOMES.name, table, key=f"outcomes/{now.isoformat()}"))
+    made = home.commit_all(items, tables=tables)
+    return made[len(made) - len(parts) :]  # type: ignore[return-value]  # all of these are CohortClosed
 
 
 def cohort_record(rows: pl.DataFrame, window: Window, revision: int, content: str) -> CohortClosed:

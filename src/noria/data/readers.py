@@ -18,9 +18,9 @@ import msgspec
 import polars as pl
 
 from noria.core import DataFault, NoriaError, digest, quoted
-from noria.data.columns import NAIVE, ZONED, Run, guess, mistakes, parsed, paths, stored_type, unreadable
-from noria.data.times import delay_of
+from noria.data.columns import NAIVE, Run, guess, mistakes, parsed, paths, stored_type, unreadable
 from noria.store.content import rows_hash, stored
+from noria.store.rows import ZONED, delay_of
 from noria.system import Query, Source
 
 PARQUET = (".parquet", ".pq")

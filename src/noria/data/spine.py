@@ -9,8 +9,9 @@ import polars as pl
 
 from noria.core import Window, duration, quoted
 from noria.core.window import EPOCH, floor, micros
-from noria.data.times import MONTH, delay_of
+from noria.data.times import MONTH
 from noria.store import Home
+from noria.store.rows import delay_of
 from noria.system import Every, Request, Source, System
 from noria.tables import TIME, source_table
 

@@ -1,30 +1,14 @@
-"""How long things take to become known: delays of sources, maturity of labels, the gap between the parts of a training set."""
+"""How long things take to become known: maturity of labels, the gap between the parts of a training set."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from noria.core import SettingsError, duration
+from noria.core import duration
 from noria.core.window import EPOCH
-from noria.system import Source, System
+from noria.system import System
 
 MONTH = "1mo"
-
-
-def delay_of(source: Source) -> timedelta | str:
-    """When a row could be used: how long after its time, or the name of the column that says it.
-
-    >>> delay_of(Source("weather", known="1h"))
-    datetime.timedelta(seconds=3600)
-    >>> delay_of(Source("bookings", known="booked_at"))
-    'booked_at'
-    """
-    if source.known is None:
-        return timedelta(0)
-    try:
-        return duration(source.known)
-    except SettingsError:
-        return source.known
 
 
 def reach(system: System) -> timedelta:

@@ -37,8 +37,6 @@ def verify(home: Home, system: System, now: datetime) -> list[Entry[Verified]]:
     made = []
     today = floor(now, DAY)
     for source in system.sources.values():
-        if source.data is None:
-            continue
         for day in _days(home, source, today, now):
             entry = _verified(home, source, day, now)
             if entry is not None:

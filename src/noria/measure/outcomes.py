@@ -66,7 +66,8 @@ def closed(
         A bundle: only rows where it scored in shadow, with ``_shadow_score``, ``_shadow_scores`` and ``_shadow_act``.
 
     Returns rows in the order of (``_time``, ``_id``) with ``_label``, ``_class``, ``_known`` and the declared outcomes. A label that could not
-    be seen (``observed_when``) is null: that was decided when its cohort closed.
+    be seen (``observed_when``) is null: that was decided when its cohort closed. ``_act`` is the act that was taken: a person's, where one
+    decided (then no chance had a part in it, and ``_act_propensity`` is null), else the logged one.
     """
     lake, engine = home.lake, home.engine
     asked, found = lake.schema(PREDICTIONS.name), lake.schema(OUTCOMES.name)
@@ -76,7 +77,12 @@ def closed(
     chosen = list(asked) if columns is None else ["_id", "_time", *(c for c in columns if c not in ("_id", "_time"))]
     span = (window.start, window.end) if window is not None else (None, None)
     tables = {"p": lake.scan(PREDICTIONS.name, _time=span), "o": lake.scan(OUTCOMES.name, _time=span)}
-    picked = [f'p."{name}"' for name in chosen]
+    decided = {
+        "_act": "coalesce(o._decided, p._act)",
+        "_act_propensity": "case when o._decided is null then p._act_propensity end",
+    }
+    taken = decided if "_decided" in found else {}
+    picked = [f'{taken[name]} as "{name}"' if name in taken else f'p."{name}"' for name in chosen]
     picked += ["o._label", "o._class"]
     outcomes = [f'o."{name}"' for name in found if name not in OUTCOMES.columns and name not in chosen]
     picked += ["o._known", *outcomes]

@@ -25,12 +25,15 @@ LABELS_SOURCE = "_labels"
 """The reserved source under which given labels are kept; a declared source's name cannot begin with ``_``."""
 
 _VERSION = 1
+_NEVER = 2**63 - 1
+_AT_ONCE = 10_000
 _TABLES = f"""
 create table events (
     seq integer primary key autoincrement, source text not null, id text not null, time integer not null, known integer not null,
     row blob not null, hash text not null, sealed integer not null default 0, unique (source, id)
 );
 create index events_waiting on events (source, known) where sealed = 0;
+create index events_sealed on events (known) where sealed = 1;
 create table conflicts (
     seq integer primary key autoincrement, source text not null, id text not null, time integer not null, known integer not null,
     row blob not null, hash text not null, unique (source, id, hash)
@@ -186,19 +189,27 @@ class EventLog:
         return Appended(accepted, len(rows) - accepted - len(conflicts), tuple(conflicts))
 
     def seal(self, seqs: Iterable[int]) -> None:
-        """Marks events as being in the lake. May be repeated."""
-        with self._writing() as run:
-            for seq in seqs:
-                run("update events set sealed = 1 where seq = ? and sealed = 0", (seq,))
+        """Marks events as being in the lake. May be repeated. Appending is never kept waiting for long."""
+        for some in _batched(seqs, _AT_ONCE):
+            with self._writing() as run:
+                for seq in some:
+                    run("update events set sealed = 1 where seq = ? and sealed = 0", (seq,))
 
     def prune(self, before_known: int) -> int:
         """Removes sealed events that were known before a time, and conflicts as old; gives how many events went.
 
         An id that was pruned and comes again is new to the log, and known to the lake.
         """
+        some = f"select seq from events where sealed = 1 and known < ? limit {_AT_ONCE}"
+        gone = 0
         with self._writing() as run:
             run("delete from conflicts where known < ?", (before_known,))
-            return int(run("delete from events where sealed = 1 and known < ?", (before_known,)).rowcount)
+        while True:
+            with self._writing() as run:
+                count = int(run(f"delete from events where seq in ({some})", (before_known,)).rowcount)
+            gone += count
+            if count < _AT_ONCE:
+                return gone
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -231,10 +242,10 @@ class EventLog:
         self._seen = None if len(rows) == limit else version
         return [self._event(row) for row in rows]
 
-    def unsealed(self, source: str, known_upto: int) -> list[Event]:
-        """The events of a source that are known by then and not in the lake yet, in order."""
-        query = f"select {_COLUMNS} from events where source = ? and known <= ? and sealed = 0 order by seq"
-        return [self._event(row) for row in self._rows(query, (source, known_upto))]
+    def unsealed(self, source: str, known_upto: int, *, beyond: int = _NEVER) -> list[Event]:
+        """The events of a source that are known by then, or only after ``beyond``, and not in the lake yet, in order."""
+        query = f"select {_COLUMNS} from events where source = ? and (known <= ? or known > ?) and sealed = 0 order by seq"
+        return [self._event(row) for row in self._rows(query, (source, known_upto, beyond))]
 
     def conflicts(self, source: str) -> list[Event]:
         """The events of a source that came with another content than the first of their id, in order. Their ``seq`` is of their own kind."""
@@ -267,6 +278,17 @@ class EventLog:
             yield
         except sqlite3.Error as error:
             raise _as_ours(error, self.path) from error
+
+
+def log_path(home: Path) -> Path:
+    """Where a home keeps the log of its service."""
+    return home / "service" / "events.db"
+
+
+def _batched(some: Iterable[int], size: int) -> Iterator[list[int]]:
+    rest = list(some)
+    for start in range(0, len(rest), size):
+        yield rest[start : start + size]
 
 
 def _packed(source: str, event: NewEvent) -> tuple[bytes, str]:
