@@ -12,7 +12,13 @@ import pytest
 
 HERE = Path(__file__).parent
 ROWS = [
-    {"carrier": carrier, "distance": 100 * index, "delay": index / 3, "sunny": index % 2 == 0, "planned": f"2024-01-0{index}T06:00:00Z"}
+    {
+        "carrier": carrier,
+        "distance": 100 * index,
+        "delay": index / 3,
+        "sunny": index % 2 == 0,
+        "planned": f"2024-01-0{index}T06:00:00Z",
+    }
     for index, carrier in enumerate(("UA", "né", "日本", "", "B6", "a" * 300), start=1)
 ]
 MATRIX = [{"a": index / 7, "b": index, "c": index / 4} for index in range(1, 8)]
@@ -121,7 +127,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
 def test_the_document_is_openapi(served: Any, clients: Path, tmp_path: Path) -> None:
     (tmp_path / "openapi.json").write_bytes(served.get("/openapi.json")[2])
     done = subprocess.run(
-        [clients / "python", "-m", "openapi_spec_validator", tmp_path / "openapi.json"], capture_output=True, text=True, timeout=60
+        [clients / "python", "-m", "openapi_spec_validator", tmp_path / "openapi.json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
