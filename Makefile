@@ -10,8 +10,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 FLIGHTS := examples/flights/data/weather.parquet
 ELEC2 := examples/elec2/data/moves.parquet
+CLIENTS := .venv-clients/.ready
 
-.PHONY: help demo test check format bench lock data browser clean
+.PHONY: help demo test check format bench lock data browser clients clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -24,7 +25,7 @@ demo: $(READY) $(FLIGHTS) ## the New York flights of 2013 through the whole loop
 	@echo
 	$(BIN)/noria report examples/flights/system.py --to report.html
 
-test: check data browser ## exactly what CI runs: the checks, then every test
+test: check data browser clients ## exactly what CI runs: the checks, then every test
 	$(BIN)/pytest -n 2 --dist worksteal -q
 
 check: $(READY) ## style, types
@@ -42,6 +43,8 @@ bench: $(READY) $(FLIGHTS) ## the flights year, timed: where the seconds and the
 lock: $(READY) ## pin every dependency anew
 	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --upgrade \
 		--no-header --no-emit-index-url --no-emit-find-links --no-annotate -o requirements.lock
+	$(BIN)/uv pip compile tests/deployment/protocols/clients.in --python-version 3.11 --upgrade \
+		--no-header --no-emit-index-url --no-emit-find-links --no-annotate -o tests/deployment/protocols/clients.txt
 
 data: $(FLIGHTS) $(ELEC2) ## fetch the examples' data (once)
 
@@ -59,6 +62,14 @@ browser:
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
 		|| echo "no chromium: the tests that look at the report in a browser will be skipped"
 
+# Clients of the service that others wrote. They want other versions of our libraries, so they have an environment of their own.
+clients: $(CLIENTS) ## the clients that the service is tested with
+
+$(CLIENTS): tests/deployment/protocols/clients.txt
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
@@ -66,4 +77,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 clean: ## remove what was made, except the fetched archives
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/data examples/*/.noria report.html
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/data examples/*/.noria report.html

@@ -36,7 +36,7 @@ def harness() -> ModuleType:
 def served() -> Iterator[Any]:
     """A service whose rows have columns of every kind: where it listens, its token, and what it answers with."""
     found = _load()
-    with found.Running(found.Fake(found.MIXED)) as running:
+    with found.Running(found.Fake(found.MIXED), found.Limits(rows=100)) as running:
         yield running
 
 
@@ -44,7 +44,7 @@ def served() -> Iterator[Any]:
 def numbers() -> Iterator[Any]:
     """A service whose rows are numbers, with three classes and acts that are words."""
     found = _load()
-    with found.Running(found.Fake(found.NUMBERS)) as running:
+    with found.Running(found.Fake(found.NUMBERS), found.Limits(rows=100)) as running:
         yield running
 
 

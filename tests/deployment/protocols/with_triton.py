@@ -43,7 +43,7 @@ def infer(client, given, headers):
             model_version=given["version"],
             outputs=wanted(given["outputs"], form),
             request_id="request-é",
-            headers=headers,
+            headers=dict(headers),  # the client writes into them
             request_compression_algorithm=packing,
             response_compression_algorithm=packing,
         )
@@ -64,10 +64,10 @@ def refusals(client, given, headers):
     wrong = asked(given, True)[1:]
     unknown = [triton.InferRequestedOutput("nothing")]
     for name, ask in {
-        "model": lambda: client.infer("nobody", asked(given, True), headers=headers),
+        "model": lambda: client.infer("nobody", asked(given, True), headers=dict(headers)),
         "version": lambda: client.get_model_metadata(given["model"], "999", headers=headers),
-        "column": lambda: client.infer(given["model"], wrong, headers=headers),
-        "output": lambda: client.infer(given["model"], asked(given, False), outputs=unknown, headers=headers),
+        "column": lambda: client.infer(given["model"], wrong, headers=dict(headers)),
+        "output": lambda: client.infer(given["model"], asked(given, False), outputs=unknown, headers=dict(headers)),
     }.items():
         try:
             ask()

@@ -21,7 +21,6 @@ from noria.deployment.service.contract import About, Answer, Answering, Call, Li
 from noria.deployment.service.rows import FieldError
 from noria.deployment.service.wire import (
     TEXT,
-    TooLarge,
     Unsupported,
     fields,
     loads,
@@ -102,7 +101,7 @@ def _some(given: Any, place: str, limits: Limits) -> list[Any]:
     if not found:
         raise FieldError(f"{place}: it is empty", hint="send at least one row")
     if len(found) > limits.rows:
-        raise TooLarge(f"{place}: there are more than {limits.rows} rows", hint="send fewer rows at once")
+        raise FieldError(f"{place}: there are more than {limits.rows} rows", hint="send fewer rows at once")
     return found
 
 

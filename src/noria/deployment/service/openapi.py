@@ -13,7 +13,7 @@ import polars as pl
 import noria
 from noria.deployment.service import invocations, oip
 from noria.deployment.service.contract import About, Limits
-from noria.deployment.service.tensors import DTYPES, output_types
+from noria.deployment.service.tensors import DTYPES, datatype, output_types
 
 Schema = dict[str, Any]
 LARGEST = 1.7976931348623157e308
@@ -22,12 +22,20 @@ NUMBER: Schema = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 BOOLEAN: Schema = {"type": "boolean"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 SCALAR: Schema = {"anyOf": [TEXT, NUMBER, BOOLEAN]}
+ERROR: dict[str, Schema] = {
+    "Error": {
+        "type": "object",
+        "properties": {"error": TEXT, "kind": TEXT, "hint": TEXT},
+        "required": ["error"],
+        "description": "what happened and where, the kind of error, and what to do",
+    }
+}
 NAME_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 _REFUSALS = {
     "401": "the token is missing or wrong",
     "404": "it is not there",
-    "413": "more than the limits allow",
+    "413": "more bytes than the limit",
     "415": "a form of body that is not understood",
     "422": "a field is wrong; the error names it and never repeats its content",
     "503": "nothing can be answered now; nothing was lost",
@@ -50,9 +58,20 @@ def document(about: About, limits: Limits) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": _row_schemas(about, limits) | _given_schemas(about, limits) | _tensor_schemas(about, limits),
+            "schemas": _row_schemas(about, limits) | _given_schemas(about, limits) | _tensor_schemas(about, limits) | ERROR,
         },
     }
+
+
+def example(about: About) -> dict[str, Any]:
+    """A row that the service takes, by the types of its needed columns alone."""
+    found: dict[str, Any] = {}
+    for name, kind in about.columns.items():
+        if name in about.needed:
+            schema = column(kind)
+            of_type = {"boolean": True, "integer": 1, "number": 0.5, "string": "a"}
+            found[name] = "2024-01-01T00:00:00Z" if schema is TIME else of_type[schema["type"]]
+    return found
 
 
 def column(kind: pl.DataType) -> Schema:
@@ -115,14 +134,14 @@ def _row_schemas(about: About, limits: Limits) -> dict[str, Schema]:
     }
     scores = _many(_or_null(NUMBER))
     return {
-        "Error": _object({"error": TEXT, "kind": TEXT, "hint": TEXT}, "kind", "hint", more=True),
         "Row": {"type": "object", "properties": columns, "required": needed, "additionalProperties": False},
         "UnnamedRow": unnamed | {"description": f"the needed columns in their order: {', '.join(needed)}"},
         "Ask": {
+            "examples": [{"row": example(about)}, {"rows": [example(about)]}],
             "oneOf": [
                 _object({"row": _ref("Row"), "asked_at": TIME}, "asked_at"),
                 _object({"rows": rows, "asked_at": TIME}, "asked_at"),
-            ]
+            ],
         },
         "Answer": _object(
             {
@@ -139,7 +158,10 @@ def _row_schemas(about: About, limits: Limits) -> dict[str, Schema]:
             }
         ),
         "Answers": _object({"answers": _many(_ref("Answer"))}),
-        "Invocation": {"oneOf": [_object({form: schema} | params, "params") for form, schema in forms.items()]},
+        "Invocation": {
+            "examples": [{"dataframe_records": [example(about)]}, {"instances": [list(example(about).values())]}],
+            "oneOf": [_object({form: schema} | params, "params") for form, schema in forms.items()],
+        },
         "Predictions": _object({"predictions": _many({"anyOf": [_or_null(NUMBER), scores, _ref("Answer")]})}),
     }
 
@@ -172,6 +194,10 @@ def _tensor_schemas(about: About, limits: Limits) -> dict[str, Schema]:
     kind: Schema = {"enum": [*DTYPES, "BYTES"]}
     tensor = {"name": TEXT, "datatype": kind, "shape": _many({"type": "integer"})}
     answered = _object(tensor | {"parameters": parameters, "data": _many(_or_null(SCALAR))}, "parameters", "data")
+    sent = [
+        {"name": name, "shape": [1, 1], "datatype": datatype(about.columns[name]), "data": [value]}
+        for name, value in example(about).items()
+    ]
     named = _object(
         {
             "name": {"enum": list(output_types(about))},
@@ -213,7 +239,8 @@ def _tensor_schemas(about: About, limits: Limits) -> dict[str, Schema]:
                 "outputs": _many(named),
             },
             *("id", "model_name", "parameters", "outputs"),
-        ),
+        )
+        | {"examples": [{"id": "1", "inputs": sent}]},
         "InferResponse": _object({"model_name": TEXT, "model_version": TEXT, "id": TEXT, "outputs": _many(answered)}, "id"),
     }
 

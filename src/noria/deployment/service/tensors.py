@@ -18,7 +18,7 @@ import polars as pl
 from noria.core import NoriaError
 from noria.deployment.service.contract import About, Answer, Limits
 from noria.deployment.service.rows import FieldError
-from noria.deployment.service.wire import TooLarge, fields, typed
+from noria.deployment.service.wire import fields, typed
 
 DTYPES: dict[str, str] = {
     "BOOL": "|u1",
@@ -117,7 +117,7 @@ def _shape(given: Any, place: str, limits: Limits, widest: int) -> tuple[int, ..
     if len(sizes) not in (1, 2) or sizes[0] < 1 or sizes[-1] < 1:
         raise FieldError(f"{place}: it is not [rows] or [rows, columns]", hint="a column of n rows has the shape [n] or [n, 1]")
     if sizes[0] > limits.rows:
-        raise TooLarge(f"{place}: there are more than {limits.rows} rows", hint="send fewer rows at once")
+        raise FieldError(f"{place}: there are more than {limits.rows} rows", hint="send fewer rows at once")
     if len(sizes) == 2 and sizes[1] > widest:
         raise FieldError(f"{place}: there are more than {widest} columns", hint="see the metadata of the model")
     return sizes

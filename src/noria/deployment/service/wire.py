@@ -24,7 +24,7 @@ _MAY_BE_SPECIAL = re.compile(rb"[eE]\+?0*[1-9]\d\d|\d{300}|\\u[dD][89a-fA-F]")
 
 
 class TooLarge(FieldError):
-    """More than the limits allow."""
+    """A body of more bytes than the limit, as sent or when unpacked."""
 
 
 class Unsupported(FieldError):
