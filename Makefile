@@ -11,6 +11,7 @@ READY := .venv/.ready
 FLIGHTS := examples/flights/data/weather.parquet
 ELEC2 := examples/elec2/data/moves.parquet
 CLIENTS := .venv-clients/.ready
+OPENBANDIT := examples/openbandit/data/policy.parquet
 
 .PHONY: help demo test check format bench lock data browser clients clean
 
@@ -46,13 +47,17 @@ lock: $(READY) ## pin every dependency anew
 	$(BIN)/uv pip compile tests/deployment/protocols/clients.in --python-version 3.11 --upgrade \
 		--no-header --no-emit-index-url --no-emit-find-links --no-annotate -o tests/deployment/protocols/clients.txt
 
-data: $(FLIGHTS) $(ELEC2) ## fetch the examples' data (once)
+data: $(FLIGHTS) $(ELEC2) $(OPENBANDIT) ## fetch the examples' data (once)
 
 $(FLIGHTS): examples/flights/fetch.py examples/fetching.py | $(READY)
 	$(BIN)/python $<
 	@touch $@
 
 $(ELEC2): examples/elec2/fetch.py examples/fetching.py | $(READY)
+	$(BIN)/python $<
+	@touch $@
+
+$(OPENBANDIT): examples/openbandit/fetch.py examples/fetching.py | $(READY)
 	$(BIN)/python $<
 	@touch $@
 

