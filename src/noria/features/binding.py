@@ -44,7 +44,8 @@ def kind_of_type(name: str) -> Literal["number", "text", "other"]:
     return "text" if name in ("VARCHAR", "UUID") or (name.startswith("ENUM(") and name.endswith(")")) else "other"
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
+def connect() -> duckdb.DuckDBPyConnection:
+    """A small engine of its own in memory: one thread, UTC, no access to anything outside."""
     import duckdb
 
     connection = duckdb.connect(
@@ -65,7 +66,7 @@ def bind(schema: Schema, expressions: Sequence[str]) -> dict[str, str | Exceptio
     import duckdb
 
     found: dict[str, str | Exception] = {}
-    with _connect() as connection:
+    with connect() as connection:
         try:
             _empty_table(connection, schema)
         except duckdb.Error as error:
@@ -81,7 +82,9 @@ def bind(schema: Schema, expressions: Sequence[str]) -> dict[str, str | Exceptio
 
 
 def _empty_table(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
-    frame = pl.DataFrame(schema={name: kind for name, kind in schema.items() if not isinstance(kind, str)})
+    frame = pl.DataFrame(
+        schema={name: kind for name, kind in schema.items() if not isinstance(kind, str)} or {"_nothing": pl.Int8}
+    )
     texts = "".join(f", CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in schema.items() if isinstance(kind, str))
     connection.register("_typed", frame.to_arrow())
     connection.execute(f"CREATE TABLE _rows AS SELECT *{texts} FROM _typed LIMIT 0")
@@ -135,7 +138,7 @@ def _first(error: Exception) -> str:
 @lru_cache(maxsize=1)
 def _unstable() -> frozenset[str]:
     """Functions that the engine itself calls volatile or fixed only within one query, and the words that read the clock."""
-    with _connect() as connection:
+    with connect() as connection:
         rows = connection.execute(
             "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
         ).fetchall()
