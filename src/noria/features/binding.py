@@ -82,7 +82,9 @@ def bind(schema: Schema, expressions: Sequence[str]) -> dict[str, str | Exceptio
 
 
 def _empty_table(connection: duckdb.DuckDBPyConnection, schema: Schema) -> None:
-    frame = pl.DataFrame(schema={name: kind for name, kind in schema.items() if not isinstance(kind, str)})
+    frame = pl.DataFrame(
+        schema={name: kind for name, kind in schema.items() if not isinstance(kind, str)} or {"_nothing": pl.Int8}
+    )
     texts = "".join(f", CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in schema.items() if isinstance(kind, str))
     connection.register("_typed", frame.to_arrow())
     connection.execute(f"CREATE TABLE _rows AS SELECT *{texts} FROM _typed LIMIT 0")

@@ -41,7 +41,7 @@ def common(one: str, other: str) -> str:
     >>> common("whole", "number"), common("text", "whole"), common("any", "text")
     ('number', '', 'text')
     """
-    if one == other or other == "any":
+    if other in (one, "any"):
         return one
     if one == "any":
         return other
@@ -262,9 +262,8 @@ class Lookups(_Group):
         made = []
         for text, numeric in zip(self.texts, self.numeric, strict=True):
             value = values[text]
-            if numeric is None:
-                numeric = not isinstance(value, str)
-            made.append(number(value) if numeric else None if value is None else str(value))
+            is_number = not isinstance(value, str) if numeric is None else numeric
+            made.append(number(value) if is_number else None if value is None else str(value))
         return tuple(made)
 
     def add(self, key: Key, row: tuple[int, int, str, tuple[Any, ...]]) -> None:

@@ -70,7 +70,7 @@ class Online:
         self._asked = None if predicted is None else sql_types(predicted)
         self._feeds = {name: Feed(self.plan, system, name, self._asked, schemas.get(name)) for name in self.plan.sources}
         self._groups = [group for feed in self._feeds.values() for group in feed.groups]
-        self._own = self._direct()
+        self._direct()
         self._advance(micros(clock.now()))
 
     @classmethod
@@ -222,6 +222,22 @@ class Online:
     def _asked_types(self, schemas: Schemas) -> dict[str, str] | None:
         predicted = predicted_schema(self.system, schemas)
         return None if predicted is None else sql_types(predicted)
+
+    @property
+    def plain(self) -> tuple[tuple[str, bool], ...] | None:
+        """Where every feature is a column of the predicted row: the columns in order, and whether each is a number; else ``None``."""
+        if self._groups or self._rowwise is not None or self.unsupported:
+            return None
+        return tuple((name, numeric) for _, name, numeric in self._columns)
+
+    @property
+    def follows(self) -> bool:
+        """Whether events change what is said here."""
+        return any(feed.fed_by_events for feed in self._feeds.values())
+
+    def size(self) -> int:
+        """How many keys are kept, over all groups."""
+        return sum(len(group.runs) for group in self._groups)
 
     def tidy(self) -> None:
         """Lets everything go that no question can reach."""

@@ -207,7 +207,7 @@ class App:
             "waiting": float(service.log.waiting()),
             "release": float(service.about().number),
             "ready": float(service.ready()),
-            "rows": float(service.state.lookup.rows()),
+            "keys": float(service.state.lookup.keys()),
         }
 
     def close(self) -> None:

@@ -52,8 +52,8 @@ class Lookup:
         newest = home.ledger.read(newest=1)
         self._published = newest[-1].seq if newest else 0
         self.store = Online.restore(home, system, waiting)
-        self._follows = self._events is not None and any(feed.fed_by_events for feed in self.store._feeds.values())
-        self._plain = None if self.store._groups or self.store._rowwise else self._picked(schema, numeric)
+        self._follows = self._events is not None and self.store.follows
+        self._plain = self._picked(schema)
 
     def values(self, row: Mapping[str, Any], at: int) -> tuple[Any, ...] | None:
         """The features of a row asked at ``at`` (µs), in order; ``None`` when they have to be computed from the lake."""
@@ -63,16 +63,14 @@ class Lookup:
             self.tail()
         return self.store.features(row, at)
 
-    def _picked(
-        self, schema: Mapping[str, pl.DataType], numeric: Mapping[str, bool]
-    ) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    def _picked(self, schema: Mapping[str, pl.DataType]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]] | None:
         """Where every feature is a column of the row: no more than picking them."""
-        columns = [name for _, name, _ in self.store._columns]
-        if len(columns) > 1 and all(
-            schema[name].is_float() == numeric[self.names[slot]] for slot, name, _ in self.store._columns
-        ):
-            return itemgetter(*columns)
-        return lambda row: tuple(float(row[name]) if is_number else row[name] for _, name, is_number in self.store._columns)
+        plain = self.store.plain
+        if plain is None:
+            return None
+        if len(plain) > 1 and all(schema[name].is_float() == numeric for name, numeric in plain):
+            return itemgetter(*(name for name, _ in plain))
+        return lambda row: tuple(float(row[name]) if numeric else row[name] for name, numeric in plain)
 
     def tail(self) -> None:
         """Takes in the events that any worker has accepted since the last time."""
@@ -93,9 +91,9 @@ class Lookup:
         if self.store.apply(news[1]):
             self.stale = True
 
-    def rows(self) -> int:
-        """How many elements the store holds."""
-        return sum(len(group.runs) for group in self.store._groups)
+    def keys(self) -> int:
+        """How many keys the store holds."""
+        return self.store.size()
 
     def frame(self, spine: pl.DataFrame) -> pl.DataFrame | None:
         """The features of a spine whose rows are asked now: ``_id`` and one column a feature; ``None`` as in ``values``."""

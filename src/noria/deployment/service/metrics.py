@@ -35,7 +35,7 @@ GAUGES = {
     "waiting": "Predictions waiting for the disk, summed over the workers.",
     "release": "The number of the release that answers.",
     "ready": "Workers that can answer.",
-    "rows": "Rows that the online store holds, summed over the workers.",
+    "keys": "Keys that the online store holds, summed over the workers.",
 }
 
 
