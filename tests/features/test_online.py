@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -15,14 +14,12 @@ from hypothesis import strategies as st
 
 import noria as nr
 from noria.core import SimulatedClock, from_micros, micros
-from noria.features import compute, plan, sql
+from noria.features import plan, sql
 from noria.features.compute import _numbered, _span, _typed
 from noria.features.online import Online
 from noria.features.sql import table_name
-from noria.records import Approved
-from noria.settings import Settings
-from noria.store import Engine, Home
-from noria.tables import TIME, source_table
+from noria.store import Engine
+from noria.tables import TIME
 
 T0 = datetime(2013, 1, 1, tzinfo=UTC)
 BEGIN = micros(T0)

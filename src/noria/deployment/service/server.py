@@ -67,7 +67,7 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
                 workers=settings.workers,
                 loop=Loops.auto,
                 websockets=False,
-                log_enabled=True,
+                log_enabled=False,
                 respawn_failed_workers=True,
                 workers_kill_timeout=STOP_SECONDS,
                 http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=65_536),
