@@ -46,7 +46,7 @@ _TAKEN: dict[str, tuple[frozenset[type], str]] = {
     **dict.fromkeys(_REALS, (frozenset({int, float}), "a number")),
 }
 """What JSON gives for an element of each datatype, and how it is called."""
-_EXACT = 2**53
+EXACT = 2**53
 """Up to here a whole number in an FP64 is the one that was meant."""
 _KINDS: dict[Any, str] = {
     pl.Boolean: "BOOL",
@@ -288,7 +288,7 @@ def _column(tensor: Tensor, kind: pl.DataType, step: tuple[int, int] = (1, 0)) -
     if not (kind.is_integer() and given in _REALS):
         return tensor.values
     for index, value in enumerate(tensor.values):
-        if not value.is_integer() or abs(value) > _EXACT:
+        if not value.is_integer() or abs(value) > EXACT:
             at = index * step[0] + step[1]
             raise FieldError(f"{tensor.place}.data[{at}]: it is not a whole number", hint=f"send {datatype(kind)}")
     return [int(value) for value in tensor.values]
