@@ -97,6 +97,21 @@ def test_kserve_client(served: Any, clients: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["served", "numbers"])
+def test_mlflow_client(request: pytest.FixtureRequest, clients: Path, which: str) -> None:
+    service = request.getfixturevalue(which)
+    rows = ROWS if which == "served" else MATRIX
+    lists = None if which == "served" else [[row["a"], row["b"], row["c"]] for row in MATRIX]
+    found = run(clients / "python", "with_mlflow.py", service, {"rows": rows, "lists": lists})
+    answers = [service.service.one(row, index) for index, row in enumerate(rows)]
+    want = [list(answer.scores or (answer.score,)) for answer in answers]
+    assert found["version"] == "0.1.0"
+    assert found["frame"] == found["records"] == found.get("lists", want) == want
+    assert found["full"] == [answer.id for answer in answers]
+    assert "error code 422" in found["refusal"]
+    assert "rows[0]." in found["refusal"]
+
+
+@pytest.mark.parametrize("which", ["served", "numbers"])
 def test_schemathesis(request: pytest.FixtureRequest, clients: Path, tmp_path: Path, which: str) -> None:
     """What the document allows is never a fault, what it does not allow is refused, and every answer is as it says."""
     service = request.getfixturevalue(which)

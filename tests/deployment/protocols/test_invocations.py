@@ -68,6 +68,15 @@ def test_the_whole_answer_when_asked(harness: Any) -> None:
     assert found[2]["act"] is None
 
 
+def test_an_array_has_one_type(harness: Any) -> None:
+    fake = harness.Fake(harness.NUMBERS)
+    assert post(harness, b'{"inputs": [[0.5, 2.0, 1.0]]}', fake=fake).status == 200
+    assert [(type(value), value) for value in fake.asked[0].values()] == [(float, 0.5), (int, 2), (float, 1.0)]
+    for wrong in (b"2.5", b"1e300", b"true", b'"2"'):
+        reply = post(harness, b'{"inputs": [[0.5, %s, 1.0]]}' % wrong, harness.NUMBERS)
+        assert (reply.status, json.loads(reply.body)["error"][:9]) == (422, "rows[0].b")
+
+
 def test_several_classes_are_a_list_of_scores(harness: Any) -> None:
     rows = [[0.5, 1, 2.0], [1.5, 2, 3.0]]
     found = json.loads(post(harness, json.dumps({"inputs": rows}).encode(), harness.NUMBERS).body)["predictions"]

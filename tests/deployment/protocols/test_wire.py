@@ -155,7 +155,66 @@ def test_json_is_read_as_python_reads_it(value: Any) -> None:
     assert loads(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
-@given(st.binary(max_size=100) | st.text(alphabet='{}[]",:0123456789.eE+-\\uDdfnaN ', max_size=40).map(str.encode))
+def strictly(body: bytes) -> Any:
+    """The same by Python's own reader: raises ``ValueError`` for what does not mean one thing."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("twice")
+        return dict(pairs)
+
+    found = json.loads(body.decode(), object_pairs_hook=once)
+    json.dumps(found, allow_nan=False, ensure_ascii=False).encode()  # raises for infinite numbers and half characters
+    return found
+
+
+TOKENS = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    '"a"',
+    '"b:"',
+    '"\\"":"',
+    '"\\\\"',
+    "1",
+    "-0",
+    "1e999",
+    "1.5",
+    "true",
+    "null",
+    "NaN",
+    " ",
+    '"',
+    '"\\ud800"',
+]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join) | st.text(alphabet='{}[]",:0e.-a \\u', max_size=20))
+def test_json_is_read_or_refused_as_by_another_reader(text: str) -> None:
+    try:
+        want = strictly(text.encode())
+    except ValueError:
+        with pytest.raises(FieldError):
+            loads(text.encode())
+    else:
+        assert repr(loads(text.encode())) == repr(want)
+
+
+@given(PLAIN, st.data())
+def test_a_key_that_comes_twice_is_seen_anywhere(value: Any, data: st.DataObject) -> None:
+    """``value`` under a key that comes twice, as deep as it likes, among texts that look like keys."""
+    key = json.dumps(data.draw(st.text(max_size=3)))
+    twice = f"{{{key}: {json.dumps(value)}, {key}: 1}}"
+    for _ in range(data.draw(st.integers(0, 3))):
+        twice = data.draw(st.sampled_from(['[1, %s, "a:b"]', '{"x:": %s, "\\":": 2}'])) % twice
+    with pytest.raises(FieldError, match="twice"):
+        loads(twice.encode())
+
+
+@given(st.binary(max_size=100))
 def test_any_bytes_are_json_or_refused(body: bytes) -> None:
     with suppress(FieldError):
         json.dumps(loads(body), allow_nan=False).encode()

@@ -19,6 +19,7 @@ import noria
 from noria.core import Unavailable
 from noria.deployment.service.contract import About, Answer, Answering, Call, Limits, Reply, Route
 from noria.deployment.service.rows import FieldError
+from noria.deployment.service.tensors import EXACT
 from noria.deployment.service.wire import (
     TEXT,
     Unsupported,
@@ -92,7 +93,15 @@ def _of_form(form: str, given: Any, about: About, limits: Limits) -> list[dict[s
     rows = _some(given, form, limits)
     if form == "dataframe_records" or isinstance(rows[0], dict):
         return [typed(row, dict, f"{form}[{index}]", "an object") for index, row in enumerate(rows)]
-    return _unnamed(rows, form, [name for name in about.columns if name in about.needed])
+    found = _unnamed(rows, form, [name for name in about.columns if name in about.needed])
+    whole = [name for name in found[0] if about.columns[name].is_integer()]
+    for row in found:  # an array has one type: a whole number beside fractions comes as 1.0
+        row.update({name: int(row[name]) for name in whole if _is_whole(row[name])})
+    return found
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
 
 
 def _some(given: Any, place: str, limits: Limits) -> list[Any]:

@@ -36,9 +36,17 @@ DTYPES: dict[str, str] = {
 }
 """The numpy type of each datatype of a fixed width; the other one is BYTES."""
 
+_WIDTHS = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 _REALS = frozenset({"FP16", "FP32", "FP64"})
 _WHOLES = frozenset(name for name in DTYPES if "INT" in name)
-_EXACT = 2**53
+_TAKEN: dict[str, tuple[frozenset[type], str]] = {
+    "BYTES": (frozenset({str}), "text"),
+    "BOOL": (frozenset({bool}), "a boolean"),
+    **dict.fromkeys(_WHOLES, (frozenset({int}), "a whole number")),
+    **dict.fromkeys(_REALS, (frozenset({int, float}), "a number")),
+}
+"""What JSON gives for an element of each datatype, and how it is called."""
+EXACT = 2**53
 """Up to here a whole number in an FP64 is the one that was meant."""
 _KINDS: dict[Any, str] = {
     pl.Boolean: "BOOL",
@@ -132,7 +140,7 @@ def _of_bytes(data: bytes, kind: str, count: int, place: str) -> list[Any]:
     """``count`` elements of ``data``, which has to hold these and nothing else."""
     if kind == "BYTES":
         return _texts(data, count, place)
-    width = np.dtype(DTYPES[kind]).itemsize
+    width = _WIDTHS[kind]
     if len(data) != count * width:
         raise FieldError(f"{place}: its bytes are not {count} elements of {width}", hint="shape, datatype and size have to agree")
     array = np.frombuffer(data, dtype=DTYPES[kind])
@@ -178,45 +186,49 @@ def _all_finite(array: np.ndarray[Any, Any], place: str) -> None:
 def _of_json(data: Any, kind: str, shape: tuple[int, ...], place: str) -> list[Any]:
     place = f"{place}.data"
     flat = _list(data, place)
-    if len(shape) == 2 and flat and isinstance(flat[0], list):
-        for index, row in enumerate(flat):
-            if len(_list(row, f"{place}[{index}]")) != shape[1]:
-                raise FieldError(f"{place}[{index}]: it does not have {shape[1]} elements", hint="shape and data have to agree")
-        flat = list(chain.from_iterable(flat))
+    if len(shape) == 2 and flat and type(flat[0]) is list:
+        flat = _flattened(flat, shape[1], place)
     if len(flat) != math.prod(shape):
         raise FieldError(f"{place}: it does not have {math.prod(shape)} elements", hint="shape and data have to agree")
-    if kind == "BYTES":
-        return [typed(value, str, f"{place}[{index}]", "text") for index, value in enumerate(flat)]
-    if kind == "BOOL":
-        return [typed(value, bool, f"{place}[{index}]", "a boolean") for index, value in enumerate(flat)]
+    taken, said = _TAKEN[kind]
+    if not taken.issuperset(map(type, flat)):
+        index = next(index for index, value in enumerate(flat) if type(value) not in taken)
+        raise FieldError(f"{place}[{index}]: it is not {said}", hint=f"{said} is needed")
     if kind in _WHOLES:
         return _wholes(flat, kind, place)
-    return _reals(flat, kind, place)
+    return _reals(flat, kind, place) if kind in _REALS else flat
 
 
-def _wholes(flat: list[Any], kind: str, place: str) -> list[int]:
+def _flattened(rows: list[Any], width: int, place: str) -> list[Any]:
+    for index, row in enumerate(rows):
+        if type(row) is not list or len(row) != width:
+            raise FieldError(f"{place}[{index}]: it does not have {width} elements", hint="shape and data have to agree")
+    return list(chain.from_iterable(rows))
+
+
+def _wholes(flat: list[int], kind: str, place: str) -> list[int]:
     info = np.iinfo(DTYPES[kind])
     low, high = int(info.min), int(info.max)
-    for index, value in enumerate(flat):
-        if not low <= typed(value, int, f"{place}[{index}]", "a whole number") <= high:
-            raise FieldError(f"{place}[{index}]: it does not fit {kind}", hint=f"{kind} holds {low} to {high}")
+    if not (low <= min(flat) and max(flat) <= high):
+        index = next(index for index, value in enumerate(flat) if not low <= value <= high)
+        raise FieldError(f"{place}[{index}]: it does not fit {kind}", hint=f"{kind} holds {low} to {high}")
     return flat
 
 
 def _reals(flat: list[Any], kind: str, place: str) -> list[float]:
     """As numbers of the width that was declared: JSON and binary then mean the same."""
-    for index, value in enumerate(flat):
-        if type(value) is not float and type(value) is not int:
-            raise FieldError(f"{place}[{index}]: it is not a number", hint="a number is needed")
     try:
-        with np.errstate(over="ignore"):
-            array = np.array([float(value) for value in flat]).astype(DTYPES[kind])
+        values = list(map(float, flat))
     except OverflowError:
         raise FieldError(f"{place}: a number is too large to be one", hint="send numbers below 1.8e308") from None
+    if kind == "FP64":
+        return values  # JSON has no other numbers than finite ones
+    with np.errstate(over="ignore"):
+        array = np.array(values).astype(DTYPES[kind])
     if not np.isfinite(array).all():
         raise FieldError(f"{place}[{int((~np.isfinite(array)).argmax())}]: it does not fit {kind}", hint="send FP64")
-    values: list[float] = array.tolist()
-    return values
+    narrow: list[float] = array.tolist()
+    return narrow
 
 
 def rows_of(tensors: Sequence[Tensor], about: About) -> list[dict[str, Any]]:
@@ -276,7 +288,7 @@ def _column(tensor: Tensor, kind: pl.DataType, step: tuple[int, int] = (1, 0)) -
     if not (kind.is_integer() and given in _REALS):
         return tensor.values
     for index, value in enumerate(tensor.values):
-        if not value.is_integer() or abs(value) > _EXACT:
+        if not value.is_integer() or abs(value) > EXACT:
             at = index * step[0] + step[1]
             raise FieldError(f"{tensor.place}.data[{at}]: it is not a whole number", hint=f"send {datatype(kind)}")
     return [int(value) for value in tensor.values]
