@@ -118,7 +118,7 @@ def split(home: Home, taken: Taken, rows: pl.DataFrame, said: Callable[[pl.DataF
     (the order among equals), ``_reason`` and ``_json``; ``said`` gives rows that turn out to be duplicates their ``_json``.
     """
     source, now = taken.source, taken.now
-    good = rows.filter(pl.col("_reason").is_null()).sort("_known", "_time", "_row", "_piece")
+    good = rows.filter(pl.col("_reason").is_null()).sort("_known", "_time", "_content", "_piece")
     earlier = _versions(home, taken, good)
     repeated = ~good["_content"].is_first_distinct() | good["_content"].is_in(earlier["_content"].to_list())
     doubles = good.filter(repeated)

@@ -19,7 +19,7 @@ from noria.data.accept import MICRO, Taken, content_sql, in_lake, split
 from noria.records import RawFile, SchemaFrozen
 from noria.store import Event, EventLog, Home
 from noria.store.events import log_path
-from noria.store.rows import FAR, MOST_COLUMNS, NOT_READABLE, ZONED, Fitted, delay_of, fitted, guessed, refit
+from noria.store.rows import FAR, IMPOSSIBLE, MOST_COLUMNS, NOT_READABLE, ZONED, Fitted, delay_of, fitted, guessed, refit
 from noria.system import Source
 from noria.tables import QUARANTINE, TIME, source_table
 
@@ -65,7 +65,7 @@ def taken(home: Home, source: Source, log: EventLog, now: datetime, horizon: dat
     events = log.unsealed(source.name, micros(now), beyond=micros(now + FAR))
     if not events:
         return some, []
-    frame = _frame(home, some, events, _widened(some, [fitted(source, some.columns, event.row, micros(now)) for event in events]))
+    frame = _frame(home, some, events, _widened(some, [_fitted(some, event) for event in events]))
     there = set(in_lake(home, source_table(source.name), frame)) | put_aside_before(home, source.name, events, now)
     frame = frame.filter(~pl.col("_row").is_in(list(there)))
     if frame.is_empty() or home.ledger.find(some.key) is not None:  # a turn that was killed and begun again at the same time
@@ -74,6 +74,12 @@ def taken(home: Home, source: Source, log: EventLog, now: datetime, horizon: dat
     rows = home.engine.sql(f"select *, {content_sql(some.columns)} as _content from rows", rows=frame)
     split(home, some, rows, lambda doubles: doubles)
     return some, [event.seq for event in events]
+
+
+def _fitted(some: Taken, event: Event) -> Fitted:
+    if event.known > micros(some.now + FAR):
+        return Fitted({}, IMPOSSIBLE, some.source.time, "the time at which it is known is out of reach")
+    return fitted(some.source, some.columns, event.row, micros(some.now))
 
 
 def raw(source: str, hashes: Sequence[str]) -> RawFile:
