@@ -1,6 +1,7 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
+from noria.measure.offpolicy import OtherPolicy, other_policy
 from noria.measure.outcomes import blocks_of, closed, closed_until, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
@@ -9,6 +10,7 @@ from noria.measure.value import bounds, columns_read, expected, known_labels, nu
 
 __all__ = [
     "Decision",
+    "OtherPolicy",
     "Policy",
     "Profile",
     "SingleAct",
@@ -25,6 +27,7 @@ __all__ = [
     "expected",
     "known_labels",
     "numeric_act",
+    "other_policy",
     "outcome_means",
     "parse_policy",
     "policies",
