@@ -105,3 +105,14 @@ def turned(shop: Path) -> Path:
     code = run(["replay", str(shop / "system.py"), "--from", "2020-01-01", "--to", "2020-01-19", "--json"])
     assert code == 0
     return shop / "system.py"
+
+
+@pytest.fixture(scope="session")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The declaration of the small system with a fifth of its acts drawn at random, after 18 days."""
+    folder = tmp_path_factory.mktemp("explored")
+    write_data(folder)
+    text = DECLARATION.replace("    candidates=", "    decide=nr.Decide(explore=0.2),\n    candidates=")
+    (folder / "system.py").write_text(text)
+    assert run(["replay", str(folder / "system.py"), "--from", "2020-01-01", "--to", "2020-01-19", "--json"]) == 0
+    return folder / "system.py"

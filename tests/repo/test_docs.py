@@ -96,6 +96,15 @@ def test_console_blocks_run(
     assert "replay" in ran
 
 
+def test_python_blocks_run() -> None:
+    ran = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page.relative_to(ROOT)), "exec"), {})
+            ran += 1
+    assert ran
+
+
 def test_the_project_speaks_of_itself() -> None:
     """Relative to the repository only: no page names a folder of somebody's machine."""
     for page in [*PAGES, *(ROOT / "examples").rglob("*.py")]:

@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("train", "steps:train", "Train, evaluate and gate the candidates now."),
         Command("gate", "steps:gate", "Show the gate's verdict on the newest candidate, check by check."),
         Command("predict", "steps:predict", "Score rows with the champion, as of a moment."),
+        Command("estimate", "estimate:estimate", "Estimate what another policy would have made, from the log."),
     ),
     "Decide": (
         Command("approve", "decide:approve", "Sign a release that waits for a person, or refuse it."),

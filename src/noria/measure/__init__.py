@@ -2,6 +2,7 @@
 
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
 from noria.measure.given import Given, given
+from noria.measure.offpolicy import OtherPolicy, other_policy
 from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
@@ -11,6 +12,7 @@ from noria.measure.value import bounds, columns_read, expected, known_labels, nu
 __all__ = [
     "Decision",
     "Given",
+    "OtherPolicy",
     "Policy",
     "Profile",
     "SingleAct",
@@ -28,6 +30,7 @@ __all__ = [
     "given",
     "known_labels",
     "numeric_act",
+    "other_policy",
     "outcome_means",
     "parse_policy",
     "policies",

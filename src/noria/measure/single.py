@@ -32,7 +32,8 @@ def single_act(
     ----------
     compile:
         Makes a function of a row from an expression and its columns' SQL types, or ``None`` when it cannot do it exactly. It is asked only
-        when the value reads columns or ``score`` (which it finds in the row, as a DOUBLE).
+        when the value reads columns or ``score`` (which it finds in the row, as a DOUBLE). What the function raises for a row that it cannot
+        do passes through; ``measure.act`` then answers.
     types:
         The SQL types of the predicted row's columns.
 
