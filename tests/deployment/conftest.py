@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 
-def _load() -> ModuleType:
+def _load(file: str = "world") -> ModuleType:
     """The module beside this file, under a name of its own (tests are imported by path)."""
-    name = "deployment_world"
+    name = f"deployment_{file}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("world.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{file}.py"))
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -36,3 +36,9 @@ def world(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             return made
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def wire() -> ModuleType:
+    """Clients that do not behave."""
+    return _load("wire")
