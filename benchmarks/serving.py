@@ -32,7 +32,9 @@ from targets import Row, judge
 
 PHASES = ("logistic", "boosting", "windows", "many", "workers")
 CONNECTIONS = (1, 32)
+FEW = (1, 4)
 WARM_SECONDS = 1
+AFTERWARDS = 8
 
 
 @dataclass
@@ -65,6 +67,11 @@ class Pace:
     rounds: int
 
 
+def _connections(phase: str) -> tuple[int, ...]:
+    """How many at once: large requests are asked by few."""
+    return FEW if phase == "many" else CONNECTIONS
+
+
 def measure(phase: str, some: list[contenders.Contender], folder: Path, pace: Pace, client: str = "1") -> list[Row]:
     """Everyone of a phase in turns, the echo (if it is among them) after each."""
     with started(some, folder) as servers:
@@ -75,15 +82,16 @@ def measure(phase: str, some: list[contenders.Contender], folder: Path, pace: Pa
         for number in range(pace.rounds):
             say(f"{phase}: round {number + 1} of {pace.rounds}")
             for one in found:
-                for connections in CONNECTIONS:
+                for connections in _connections(phase):
                     one.loads.setdefault(connections, []).append(one.server.load(connections, pace.seconds, cores=client))
                     if echo is not None and one.server is not echo:
                         beside = echo.load(connections, max(1.0, pace.seconds / 2), cores=client)
                         one.beside.setdefault(connections, []).append(beside.rate)
         rows = [one.row(phase) for one in found]
         for server in servers:
+            server.resume()
             try:
-                server.check()
+                server.check(AFTERWARDS)
             except (Failed, OSError) as failed:
                 say(f"after the load: {failed!r}")
                 rows = [row if row.name != server.contender.name else row.spoilt() for row in rows]
@@ -111,12 +119,12 @@ def table(phase: str, rows: list[Row]) -> str:
     each = MANY if phase == "many" else 1
     unit = "rows/s" if phase == "many" else "req/s"
     head = ["server", "cores"]
-    for connections in CONNECTIONS:
+    for connections in _connections(phase):
         head += [f"{connections} conn: {unit}", "of echo", "p50 ms", "p99 ms", "µs CPU"]
     lines = [[*head, "start s", "MB, largest process", "MB, all", "errors"]]
     for row in rows:
         line = [row.name, row.cores]
-        for connections in CONNECTIONS:
+        for connections in _connections(phase):
             cell = row.cells[connections]
             share = f"{cell['of_echo']:.3f}" if "of_echo" in cell else ""
             line += [f"{cell['rate'] * each:,.0f}", share, f"{cell['p50']:.2f}", f"{cell['p99']:.2f}", f"{cell['work']:.0f}"]

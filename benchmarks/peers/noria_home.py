@@ -64,14 +64,20 @@ def windows_home(path: Path) -> tuple[list[str], datetime, NDArray[np.float64]]:
     system = noria_windows.system_of(str(events))
     with Home.open(path, Settings(), clock) as home, home.hold("benchmark"):
         data.ingest(home, system, clock.now())
-        now = clock.now()
-        spine = pl.DataFrame({"customer": [f"c{number}" for number in range(CUSTOMERS)]})
-        spine = spine.with_columns(pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("_time"), pl.col("customer").alias("_id"))
-        frame = features.compute(home, system, spine).drop("_id")
+        frame = features.compute(home, system, _spine(clock.now())).drop("_id")
         label = np.random.default_rng(1).uniform(size=frame.height) < 0.3 + 0.4 * (frame[frame.columns[1]].to_numpy() > 500)
         bundle = bundle_of(system, "boosting", estimator_of("boosting").fit(frame.to_numpy(), label), frame)
         deployment.promote(home, system, home.artifacts.put(bundle), by="benchmark")
-    return spine["customer"].to_list()[:ASKED], now, load(bundle).predict(frame[:ASKED])
+        now = clock.now()  # a release answers what is asked after it
+        asked = _spine(now).head(ASKED)
+        expected = load(bundle).predict(features.compute(home, system, asked))
+    return asked["customer"].to_list(), now, expected
+
+
+def _spine(now: datetime) -> pl.DataFrame:
+    """Every customer, asked at one time."""
+    spine = pl.DataFrame({"customer": [f"c{number}" for number in range(CUSTOMERS)]})
+    return spine.with_columns(pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("_time"), pl.col("customer").alias("_id"))
 
 
 def _events(now: datetime) -> pl.DataFrame:

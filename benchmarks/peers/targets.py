@@ -72,9 +72,10 @@ def _against(rows: list[Row], ours: Row | None, peer: str, wanted: float, phase:
                 continue
             best = max(some, key=lambda row: _share(row, connections))
             times = _share(ours, connections) / _share(best, connections)
-            said.append(f"{times:.1f} at {connections}{note}")
+            work = best.cells[connections]["work"] / max(ours.cells[connections]["work"], 0.1)
+            said.append(f"{times:.1f} at {connections}{note}, {work:.1f} in processor time")
             reached &= bool(note) or times >= wanted
-    return f"{what}: {_verdict(reached)} ({', '.join(said)})"
+    return f"{what}: {_verdict(reached)} ({'; '.join(said)})"
 
 
 def _slowest(ours: Row | None, phase: str) -> str:

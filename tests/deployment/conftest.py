@@ -53,3 +53,9 @@ def running() -> Iterator[Callable[..., Any]]:
             return made
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def wire() -> ModuleType:
+    """Clients that do not behave."""
+    return _load("wire")
