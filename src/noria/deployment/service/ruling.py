@@ -55,7 +55,11 @@ class Voice:
         """Raises ``LookupError`` when the bundle or the decision has no short way; then the rows go through ``scoring.logged``."""
         bundle = bundles.get(sha256)
         score = single(bundle, names)
-        act = single_act(system, decision_of(bundle), compile=ways.compile, types=ways.types)
+        act = (
+            _nobody
+            if routing.by_hand(system.decide)
+            else single_act(system, decision_of(bundle), compile=ways.compile, types=ways.types)
+        )
         if score is None or act is None:
             raise LookupError(f"{sha256[:12]} has no short way")
         self._score, self._act, self._unseen = score, act, unseen(bundle, names)
@@ -77,6 +81,11 @@ class Voice:
             return Said(score, scores, self._no_act if isnan(act) else act, refused=False, unknown=self._unseen(asked.values))
         except Exception:  # whatever a model does wrong is counted as a refused row, which stops a rollout
             return Said(None, None, self._no_act, refused=True, unknown=False)
+
+
+def _nobody(_score: Any, _row: Mapping[str, Any]) -> float:
+    """A person decides."""
+    return nan
 
 
 NOBODY = Said(None, None, NOT_ACTING, refused=False, unknown=False)
