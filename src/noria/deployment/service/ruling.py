@@ -13,6 +13,7 @@ from noria.deployment.live import Live
 from noria.deployment.log import Row
 from noria.deployment.routing import CHALLENGER, CHAMPION, NOT_ACTING
 from noria.deployment.scoring import guarded_until
+from noria.features.rowwise import Inexact
 from noria.measure.single import single_act
 from noria.model.single import single, unseen
 from noria.system import System
@@ -66,7 +67,7 @@ class Voice:
         self._no_act = NOT_ACTING if routing.randomised(system.decide) else nan
 
     def say(self, asked: Asked) -> Said:
-        """The bundle's score and act; whatever goes wrong in it is a refusal."""
+        """The bundle's score and act; whatever goes wrong in it is a refusal. Raises ``Inexact`` when only the engine can decide."""
         try:
             made = self._score(asked.values)
             if isinstance(made, tuple):
@@ -79,6 +80,8 @@ class Voice:
                 return Said(None, None, self._no_act, refused=True, unknown=self._unseen(asked.values))
             act = self._act(made, asked.row)
             return Said(score, scores, self._no_act if isnan(act) else act, refused=False, unknown=self._unseen(asked.values))
+        except Inexact:
+            raise  # the long way says it exactly
         except Exception:  # whatever a model does wrong is counted as a refused row, which stops a rollout
             return Said(None, None, self._no_act, refused=True, unknown=False)
 

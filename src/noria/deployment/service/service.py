@@ -33,6 +33,7 @@ from noria.deployment.service.metrics import Metrics
 from noria.deployment.service.reader import reader
 from noria.deployment.service.rows import FieldError, key_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
+from noria.features.rowwise import Inexact
 from noria.system import System
 from noria.tables import TIME
 
@@ -167,7 +168,10 @@ class Service:
             return None
         self.log.check()
         moment = self.home.clock.now()
-        made = self._short(state, row, moment)
+        try:
+            made = self._short(state, row, moment)
+        except Inexact:
+            return None
         if made is None:
             return None
         return self._answer(made), self.log.add(state.layout, made)
