@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from noria.measure import Decision, act, single_act, worth_of_acts
 
-MANY = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
 SCORES = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, float("nan"), 0.25, 1 / 3]))
+ENGINE = duckdb.connect(":memory:")
 CLASSES = ("lost", "kept", "new")
 
 
@@ -29,11 +30,10 @@ def same(a, b):
 def compiler(expression, types):
     """A compiler that is exact because it asks the engine: what is tested here is what becomes of its answers."""
     columns = ", ".join(f'?::{kind} as "{name}"' for name, kind in types.items())
-    connection = duckdb.connect(":memory:")
 
     def made(row):
         given = [row.get(name) for name in types]
-        return connection.execute(f"select {expression} from (select {columns})", given).fetchone()[0]
+        return ENGINE.execute(f"select {expression} from (select {columns})", given).fetchone()[0]
 
     return made
 
@@ -91,6 +91,23 @@ def test_amounts_thresholds_and_people(engine, declare, score, number):
         (declare(policy="human"), Decision("human")),
     ):
         same(single_act(system, decision)(score, {}), of_frame(engine, system, decision, score, {}))
+
+
+def test_the_last_bit_decides_alike(engine, declare):
+    """Scores next to the break-even, where the order of the additions shows: twenty tables, sixty-one neighbouring numbers each."""
+    rng = np.random.default_rng(0)
+    otherwise = 0
+    for _ in range(20):
+        a, b, c, d = np.round(rng.uniform(0.1, 9, 4), 2)
+        sql = f"case when act and label then {a} when act then -{b} when label then -{c} else {d} end"
+        middle = (b + d) / (a + b + c + d)
+        scores = middle + np.arange(-30, 31) * np.spacing(middle)
+        system = declare(sql)
+        decide = single_act(system, Decision("expected", 0.0))
+        alone = [decide(float(score), {}) for score in scores]
+        assert alone == act(engine, system, Decision("expected", 0.0), scores, pl.DataFrame({"x": scores})).tolist()
+        otherwise += int((((1 - scores) * (-b - d) + scores * (a + c) > 0) != alone).sum())
+    assert otherwise, "rounding shows on these scores: a sum in another order acts otherwise on some"
 
 
 def test_what_cannot_be_exact_is_left_to_the_engine(declare):

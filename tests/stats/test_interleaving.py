@@ -142,6 +142,8 @@ def test_ties_and_units():
     assert preference(loud).better == "b"
     by_reader = preference(loud, units=["loud"] * 200 + ["one", "two"])
     assert (by_reader.a, by_reader.b, by_reader.better) == (2, 1, ""), "one reader is one observation, however often it comes"
+    summed = preference([(3, 0), (0, 1), (0, 1)], units=["u", "u", "u"])
+    assert (summed.a, summed.b, summed.ties) == (1, 0, 0), "the credits of one reader are added up"
     with pytest.raises(ValueError, match="one a request"):
         preference(loud, units=["x"])
 

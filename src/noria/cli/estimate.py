@@ -106,7 +106,8 @@ def _estimated(
     act = act if known is None else np.where(known, act, np.nan)
     found = other_policy(home.engine, system, frame, act, worth=_worth(system, bundles, frame), clip=clip)
     said = policy or system.decide.policy
-    span = Window(first if first > EPOCH else frame["_time"][0], last)
+    asked = start is not None and first == parse_time(start)
+    span = Window(first if asked else frame["_time"][0], last)
     return Estimated(said, sha256, system.objective.value.currency, span, found)
 
 
