@@ -272,7 +272,7 @@ def test_what_turns_publish_is_taken_from_the_new_files(made_home: Any) -> None:
     @examples(8)
     @given(streams.filter(bool), questions, st.randoms(use_true_random=False))
     def check(stream: list[Event], rows: list[dict[str, Any]], random: Any) -> None:
-        home, clock = made_home()
+        home, _clock = made_home()
         predicted(home)
         window = filed.window("6h", every="10m", by="group").count().mean("x").std("y").min("x").max("x + y").count("word")
         by_all = filed.window("1d", every="1h", by=()).sum("y").count("x")

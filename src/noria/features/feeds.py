@@ -12,9 +12,10 @@ import polars as pl
 from noria.core import DataFault, from_micros, micros, quoted
 from noria.features.groups import ONE, Key, Keys, Lookups, Unmatched, Windows, common, kind_of
 from noria.features.plan import FeatureColumn, Plan, lookback
-from noria.features.rowwise import Rowwise, moment, sql_types
+from noria.features.rowwise import Rowwise, sql_types
 from noria.features.sql import _clean, _Source, _Windows, table_name
 from noria.features.tiles import Item, item_of
+from noria.features.translate import moment
 from noria.store import Scan, manifest
 from noria.system import System
 from noria.tables import SOURCE, TIME, source_table
