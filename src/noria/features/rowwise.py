@@ -31,6 +31,12 @@ def sql_types(types: Types) -> dict[str, str]:
     >>> sql_types({"a": pl.Int64, "b": pl.Datetime("us", "UTC"), "c": "text"})
     {'a': 'BIGINT', 'b': 'TIMESTAMP WITH TIME ZONE', 'c': 'VARCHAR'}
     """
+    return dict(_sql_types(tuple(types.items())))
+
+
+@lru_cache(maxsize=256)
+def _sql_types(columns: tuple[tuple[str, pl.DataType | type[pl.DataType] | str], ...]) -> dict[str, str]:
+    types = dict(columns)
     asked = [quoted(name) for name in types]
     found = bind(types, asked)
     wrong = next((str(kind) for kind in found.values() if isinstance(kind, Exception)), None)
@@ -143,12 +149,21 @@ def _compiled(expression: str, types: tuple[tuple[str, str], ...]) -> Closure | 
     return made.run if _proven(expression, kind, made.run, read) else None
 
 
+PROBED = 128
 _PROBES: dict[str, tuple[Any, ...]] = {
     "whole": (0, 1, -1, 2, 3, 7, -7, 10, 60, 100),
     "number": (0.0, 1.0, -1.0, 0.5, -0.5, 2.5, 1.5, -2.5, 0.1, 1e-9, 1e9, 123.456, -1e18, 3.0, math.inf),
     "text": ("", "a", "A", "ab", "true", "1", "b", "aZ"),
     "truth": (True, False),
-    "time": (0, 1_356_998_400_000_000, 1_356_998_399_999_999, 1_388_620_805_500_000, -1, 951_782_400_000_000),
+    "time": (
+        0,
+        1_356_998_400_000_000,
+        1_356_998_399_999_999,
+        1_388_620_805_500_000,
+        -1,
+        1_669_018_253_836_285,
+        -558_536_782_657_440,
+    ),
 }
 
 
@@ -164,7 +179,7 @@ def _proven(expression: str, kind: str, run: Closure, types: Mapping[str, str]) 
     for name, sql_type in types.items():
         pools[name] = [None, None, *_PROBES[kind_of(sql_type)]]
         pools[name] += [value for text in found for value in _near(text, kind_of(sql_type))]
-    rows = [{name: choose.choice(pool) for name, pool in pools.items()} for _ in range(96)]
+    rows = [{name: choose.choice(pool) for name, pool in pools.items()} for _ in range(PROBED)]
     rows.append(dict.fromkeys(pools))
     engine = _Engine([f"TRY(\n{expression}\n)"], {f"TRY(\n{expression}\n)": kind}, types)
     try:
@@ -211,10 +226,12 @@ class _Engine:
         self._one = self._connection.extract_statements(f"{self._select}(SELECT {', '.join(typed) or '1'}) AS _rows")[0]
 
     def _read(self, texts: Sequence[str]) -> list[str]:
+        """The columns that the expressions read; all, when that is not certain."""
         named = {name.lower() for text in texts for name in columns_of(text)}
         some = [name for name in self._types if name.lower() in named]
-        schema = {name: self._types[name] for name in some}
-        bound = bind(schema, texts)
+        if len(some) == len(self._types):
+            return some
+        bound = bind({name: self._types[name] for name in some}, texts)
         return some if not any(isinstance(kind, Exception) for kind in bound.values()) else list(self._types)
 
     def ask(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:

@@ -70,10 +70,11 @@ def kind_of(sql_type: str) -> str:
 
 
 def arithmetic(tree: Any) -> list[str]:
-    """The parts of an expression whose SQL type says where whole numbers overflow."""
+    """The parts of an expression whose SQL type matters: where whole numbers overflow, whether a time has a zone."""
     from sqlglot import exp
 
-    return [node.sql(dialect="duckdb") for node in tree.find_all(exp.Add, exp.Sub, exp.Mul, exp.Neg, exp.Abs)]
+    found = [node.sql(dialect="duckdb") for node in tree.find_all(exp.Add, exp.Sub, exp.Mul, exp.Neg, exp.Abs)]
+    return found + [node.this.sql(dialect="duckdb") for node in tree.find_all(exp.TimeToUnix)]
 
 
 class Translator:
@@ -81,7 +82,7 @@ class Translator:
 
     def __init__(self, columns: Mapping[str, str], bound: Mapping[str, str | Exception]) -> None:
         self._columns = {name.lower(): (name, kind) for name, kind in columns.items()}
-        self._bound = bound
+        self.bound = bound
         self._makers = _makers()
 
     def node(self, tree: Any) -> Node:
@@ -108,7 +109,7 @@ class Translator:
         return Node(kind, _COLUMNS[kind](name))
 
     def limits(self, tree: Any) -> tuple[int, int]:
-        found = self._bound.get(tree.sql(dialect="duckdb"))
+        found = self.bound.get(tree.sql(dialect="duckdb"))
         if not isinstance(found, str) or found not in _RANGES:
             raise Untranslatable(str(found))
         return _RANGES[found]
@@ -601,7 +602,19 @@ def _anonymous(t: Translator, tree: Any) -> Node:
 
 
 def _epoch(t: Translator, tree: Any) -> Node:
-    return Node("number", _strict(lambda value: value / 1_000_000, t.of(tree.this, "time", "span")))
+    """Seconds, by the steps of the engine's arithmetic, which are others for times with a zone, without one, and for spans."""
+    inner = t.of(tree.this, "time", "span")
+    if inner.kind == "span":
+        return Node("number", _strict(_span_seconds, inner))
+    if t.bound.get(tree.this.sql(dialect="duckdb")) == "TIMESTAMP":
+        return Node("number", _strict(lambda at: at / 1_000_000, inner))
+    return Node("number", _strict(lambda at: at // 1000 / 1000 + at % 1000 / 1_000_000, inner))
+
+
+def _span_seconds(span: int) -> float:
+    days, rest = divmod(abs(span), DAY)
+    seconds = days * 86400.0 + rest / 1_000_000
+    return -seconds if span < 0 else seconds
 
 
 def _difference(t: Translator, tree: Any) -> Node:
