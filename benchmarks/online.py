@@ -46,7 +46,9 @@ class Event(NamedTuple):
 asked = nr.Source("asked", key="account", time="at", owner="o")
 paid = nr.Source("paid", key="account", time="at", owner="o")
 WINDOWS = [("1h", "5m"), ("6h", "10m"), ("1d", "30m"), ("7d", "1h"), ("30d", "2h")]
-features: list[Any] = [paid.window(w, every=e, by="account").count().mean("amount").std("amount").max("amount") for w, e in WINDOWS]
+features: list[Any] = [
+    paid.window(w, every=e, by="account").count().mean("amount").std("amount").max("amount") for w, e in WINDOWS
+]
 newest = [paid.last("amount", by="account", max_age="30d")]
 
 
@@ -102,24 +104,30 @@ def precomputed(values: tuple[Any, ...], folder: Path) -> tuple[Callable[[], Any
     return lambda: kept["a7"], lambda: connection.execute("SELECT * FROM kept WHERE account = ?", ("a7",)).fetchone()
 
 
-def taken(windows: nr.System, schemas: Any, amounts: list[float]) -> tuple[float, float]:
-    """(microseconds an event, megabytes) for 100,000 events taken one by one."""
+def taken(windows: nr.System, schemas: Any, rows: int) -> float:
+    """Microseconds an event, taken one by one as they become known."""
     clock = SimulatedClock(END - timedelta(days=31))
-    tracemalloc.start()
     online = Online(windows, schemas, clock)
     first, step = micros(END) - 31 * DAY, 31 * DAY // ROWS
-    spent = 0
-    for n, amount in enumerate(amounts):
+    spent = []
+    for n in range(rows):
         at = first + n * step
-        event = Event("paid", at, at, {"account": f"a{n % ENTITIES}", "amount": amount}, f"{n:020x}")
-        if n % 500 == 0:
-            clock.move(from_micros(at + 500 * step))
+        event = Event("paid", at, at, {"account": f"a{n % ENTITIES}", "amount": n % 97 + 0.25}, f"{n:020x}")
+        clock.move(from_micros(at))
         start = time.perf_counter_ns()
         online.take((event,))
-        spent += time.perf_counter_ns() - start
-    held = tracemalloc.get_traced_memory()[0] / 1e6
+        spent.append(time.perf_counter_ns() - start)
+    return statistics.median(spent) / 1000
+
+
+def held(home: Home, windows: nr.System, **more: Any) -> float:
+    """Megabytes of a restored state."""
+    tracemalloc.start()
+    online = Online.restore(home, windows, **more)
+    found = tracemalloc.get_traced_memory()[0] / 1e6
     tracemalloc.stop()
-    return spent / len(amounts) / 1000, held
+    assert online.names
+    return found
 
 
 def main() -> None:
@@ -146,15 +154,12 @@ def main() -> None:
         print(f"{'way':40}{'median µs':>12}{'ratio':>10}")
         for name, spent in ways.items():
             print(f"{name:40}{spent:>12,.2f}{spent / ours:>10,.3f}")
-        tracemalloc.start()
-        again = Online.restore(home, windows)
-        held = tracemalloc.get_traced_memory()[0] / 1e6
-        tracemalloc.stop()
-        assert again.features(row, at) == want
-        print(f"restored from {ROWS:,} rows of {ENTITIES} entities in {restored:.2f} s; {held:.1f} MB")
-        amounts = [float(n % 97) + 0.25 for n in range(ROWS)]
-        spent, held = taken(windows, {"asked": {"account": pl.String}, "paid": {"account": pl.String, "amount": pl.Float64}}, amounts)
-        print(f"{ROWS:,} events taken one by one: {spent:.1f} µs each (with memory traced); {held:.1f} MB")
+        print(f"restored from {ROWS:,} rows of {ENTITIES} entities in {restored:.2f} s")
+        print(
+            f"memory: {held(home, windows):.1f} MB in tiles; {held(home, windows, grace=31 * DAY):.1f} MB were every row kept by itself"
+        )
+        schemas = {"asked": {"account": pl.String}, "paid": {"account": pl.String, "amount": pl.Float64}}
+        print(f"an event taken: {taken(windows, schemas, 20_000):.1f} µs")
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ def a_question(draw: st.DrawFn) -> dict[str, Any]:
     return key | {"size": draw(st.sampled_from([1.0, 0.1, None])), "_time": from_micros(draw(moments))}
 
 
-streams = st.lists(an_event(), max_size=60, unique_by=lambda e: e.hash)
-questions = st.lists(a_question(), min_size=1, max_size=6)
+streams = st.lists(an_event(), min_size=12, max_size=60, unique_by=lambda e: e.hash)
+questions = st.lists(a_question(), min_size=4, max_size=8)
 
 
 def examples(number: int) -> settings:
@@ -184,7 +184,7 @@ def fresh(system: nr.System, at: int, *, grace: int = LAST) -> Online:
 def test_online_is_batch_event_by_event(engine: Engine) -> None:
     answered = [0, 0]
 
-    @examples(60)
+    @examples(24)
     @given(declarations(), streams, st.lists(questions, min_size=1, max_size=3), st.randoms(use_true_random=False))
     def check(system: nr.System, stream: list[Event], phases: list[list[dict[str, Any]]], random: Any) -> None:
         grace = random.choice([0, HOUR, LAST])
@@ -196,7 +196,7 @@ def test_online_is_batch_event_by_event(engine: Engine) -> None:
             new = stream[number :: len(phases)]
             for event in random.sample(new, len(new)):
                 online.take([event])
-            online.take(random.sample(stream[: len(taken)], 0) + random.sample(new, len(new) // 2))  # twice
+            online.take(random.sample(new, len(new) // 2))  # some twice
             taken += new
             answered[0] += agree(online, batch(engine, system, taken, rows), rows)
             answered[1] += len(rows)
@@ -240,7 +240,7 @@ def test_online_is_batch_when_it_is_killed_and_restored(made_home: Any) -> None:
     answered = [0, 0]
 
     @examples(12)
-    @given(declarations(), streams, questions, st.randoms(use_true_random=False), st.sampled_from([0, HOUR, LAST]))
+    @given(declarations(), streams, questions, st.randoms(use_true_random=False), st.sampled_from([HOUR, LAST, LAST]))
     def check(system: nr.System, stream: list[Event], rows: list[dict[str, Any]], random: Any, grace: int) -> None:
         home, clock = made_home()
         predicted(home)
@@ -255,12 +255,11 @@ def test_online_is_batch_when_it_is_killed_and_restored(made_home: Any) -> None:
         online.take(random.sample(mixed, len(mixed)))
         if mixed[cuts[1] :]:
             publish(home, "events", frame(mixed[cuts[1] :]), "rest")
-        want = compute(home, system, spine_of(rows)).drop("_id").rows() if stream else None
-        answered[0] += agree(online, want, rows) if want else 0
-        answered[1] += len(rows) if want else 0
-        if want:
-            again = Online.restore(home, system, stream, grace=grace)
-            assert agree(again, want, rows) == sum(ask(online, row) is not None for row in rows)
+        want = compute(home, system, spine_of(rows)).drop("_id").rows()
+        answered[0] += agree(online, want, rows)
+        answered[1] += len(rows)
+        again = Online.restore(home, system, stream, grace=grace)
+        assert agree(again, want, rows) >= sum(ask(online, row) is not None for row in rows)
 
     check()
     assert answered[0] > answered[1] / 3
@@ -270,7 +269,7 @@ def test_what_turns_publish_is_taken_from_the_new_files(made_home: Any) -> None:
     filed = nr.Source("events", "events.parquet", key="group", time="at", owner="o")
 
     @examples(8)
-    @given(streams.filter(bool), questions, st.randoms(use_true_random=False))
+    @given(streams, questions, st.randoms(use_true_random=False))
     def check(stream: list[Event], rows: list[dict[str, Any]], random: Any) -> None:
         home, _clock = made_home()
         predicted(home)
@@ -282,7 +281,7 @@ def test_what_turns_publish_is_taken_from_the_new_files(made_home: Any) -> None:
         online = Online.restore(home, system, grace=LAST)
         for number, event in enumerate(stream[1:6]):
             publish(home, "events", frame([event]), str(number))
-            assert not online.refresh(home) or random.random() < 0
+            assert online.refresh(home) is False
         if stream[6:]:
             publish(home, "events", frame(stream[6:]), "rest")
         with home.hold("test"):
