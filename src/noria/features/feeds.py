@@ -12,12 +12,13 @@ import polars as pl
 from noria.core import DataFault, from_micros, micros, quoted
 from noria.features.groups import ONE, Key, Keys, Lookups, Unmatched, Windows, common, kind_of
 from noria.features.plan import FeatureColumn, Plan, lookback
-from noria.features.rowwise import Rowwise, moment, sql_types
+from noria.features.rowwise import Rowwise, sql_types
 from noria.features.sql import _clean, _Source, _Windows, table_name
 from noria.features.tiles import Item, item_of
+from noria.features.translate import moment
 from noria.store import Scan, manifest
 from noria.system import System
-from noria.tables import SOURCE, source_table
+from noria.tables import SOURCE, TIME, source_table
 
 if TYPE_CHECKING:
     from noria.features.online import Event
@@ -46,18 +47,21 @@ class Feed:
         name: str,
         asked: Mapping[str, str] | None,
         schema: Mapping[str, pl.DataType | type[pl.DataType]] | None,
+        *,
+        learned: bool = False,
+        seen: dict[int, set[int]] | None = None,
     ) -> None:
         self.name = name
         self.source = system.sources[name]
         self.fed_by_events = self.source.data is None
         self.unsupported = ""
         self.types: dict[str, str] | None = None
-        self.learned = schema is None
+        self.learned = learned or schema is None
         self.version = -1
         self._asked = asked
         self._columns = [(n, c) for n, c in enumerate(plan.columns) if c.feature.source == name and _looks(c)]
         self._table = table_name(plan, name)
-        self._seen: dict[int, set[int]] = {}
+        self.seen: dict[int, set[int]] = {} if seen is None else seen
         self._stored: Any = None
         self._span = max(plan.sources[name].total_seconds() * 1e6 / _GENERATIONS, 1.0)
         self.groups: list[Windows | Lookups] = []
@@ -101,7 +105,7 @@ class Feed:
     def is_new(self, content: str, known: int) -> bool:
         """Whether a row was not taken yet; from now on it was."""
         mark = hash(content)
-        seen = self._seen.setdefault(int(known // self._span), set())
+        seen = self.seen.setdefault(int(known // self._span), set())
         if mark in seen:
             return False
         if self._stored is not None:
@@ -113,8 +117,8 @@ class Feed:
 
     def forget(self, oldest: int) -> None:
         """Forgets the marks of rows that are too old to be taken again."""
-        for generation in [g for g in self._seen if (g + 1) * self._span < oldest]:
-            del self._seen[generation]
+        for generation in [g for g in self.seen if (g + 1) * self._span < oldest]:
+            del self.seen[generation]
 
     def prepare(self, events: Sequence[Event]) -> list[Prepared]:
         """What each event adds."""
@@ -332,32 +336,31 @@ def _cleaned(group: Lookups, source: _Source, prefix: str = "") -> str:
     return "".join(f", {_clean(f'_v{source.number(text)}', numeric)} AS {name}{n}" for n, (text, numeric) in enumerate(pairs))
 
 
-def inferred(rows: Iterable[Mapping[str, Any]], time: str) -> dict[str, str]:
+def inferred(rows: Iterable[Mapping[str, Any]], time: str) -> dict[str, pl.DataType]:
     """The types of plain rows: what every value of a column is; a text when there is only null.
 
-    >>> inferred([{"at": 5, "a": 1, "b": "x", "c": None}, {"at": 6, "a": 0.5, "b": None, "c": True}], "at")
-    {'at': 'TIMESTAMP WITH TIME ZONE', 'a': 'DOUBLE', 'b': 'VARCHAR', 'c': 'BOOLEAN'}
+    >>> inferred([{"a": 1, "b": "x", "c": None}, {"a": 0.5, "b": None, "c": True}], "at")
+    {'a': Float64, 'b': String, 'c': Boolean, 'at': Datetime(time_unit='us', time_zone='UTC')}
     """
-    kinds: dict[str, set[str]] = {time: set()}
+    kinds: dict[str, set[pl.DataType]] = {}
     for row in rows:
         for name, value in row.items():
             kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
-    found = {name: _one(some) for name, some in kinds.items()}
-    return {**found, time: "TIMESTAMP WITH TIME ZONE"}
+    return {**{name: _one(some) for name, some in kinds.items()}, time: TIME}
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any) -> pl.DataType:
     if isinstance(value, bool):
-        return "BOOLEAN"
+        return pl.Boolean()
     if isinstance(value, int | float):
-        return "BIGINT" if isinstance(value, int) else "DOUBLE"
+        return pl.Int64() if isinstance(value, int) else pl.Float64()
     try:
-        return "TIMESTAMP WITH TIME ZONE" if "T" in value and moment(value) is not None else "VARCHAR"
+        return TIME if "T" in value and moment(value) is not None else pl.String()
     except (TypeError, ValueError):
-        return "VARCHAR"
+        return pl.String()
 
 
-def _one(kinds: set[str]) -> str:
-    if kinds == {"BIGINT", "DOUBLE"}:
-        return "DOUBLE"
-    return next(iter(kinds)) if len(kinds) == 1 else "VARCHAR"
+def _one(kinds: set[pl.DataType]) -> pl.DataType:
+    if kinds == {pl.Int64(), pl.Float64()}:
+        return pl.Float64()
+    return next(iter(kinds)) if len(kinds) == 1 else pl.String()

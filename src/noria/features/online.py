@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
+import polars as pl
+
 from noria.core import NoriaError, micros, quoted
 from noria.features.compute import schemas as lake_schemas
 from noria.features.feeds import Feed, Prepared, inferred
@@ -159,16 +161,24 @@ class Online:
         for name, some in by_feed.items():
             feed = self._feeds[name]
             if feed.types is None:
-                self._learn(feed, inferred([event.row for event in some], feed.source.time))
+                feed = self._learn(feed, inferred([event.row for event in some], feed.source.time))
             if not feed.unsupported:
                 self._put(feed, feed.prepare(some))
 
-    def _learn(self, feed: Feed, types: dict[str, str]) -> None:
+    def _learn(self, feed: Feed, schema: dict[str, pl.DataType]) -> Feed:
+        """Starts a source anew whose columns nobody knew, with the types of its first rows."""
         try:
-            feed.know(types)
+            resolved = plan(self.system, {**self._schemas, feed.name: schema})
+            made = Feed(resolved, self.system, feed.name, self._asked, schema, learned=True, seen=feed.seen)
         except NoriaError as error:
             feed.unsupported = str(error)
-        self.unsupported = self.unsupported or feed.unsupported
+            made = feed
+        self._feeds[feed.name] = made
+        self._groups = [group for some in self._feeds.values() for group in some.groups]
+        self.unsupported = self.unsupported or made.unsupported
+        self._next = NEVER
+        self._advance(self._now)
+        return made
 
     def _put(self, feed: Feed, rows: Iterable[Prepared]) -> None:
         for row in rows:

@@ -6,42 +6,22 @@ Rows are plain mappings: numbers, texts, booleans, and times as microseconds, IS
 
 from __future__ import annotations
 
+import math
+import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from noria.core import DataFault, from_micros, micros, quoted
+from noria.core import DataFault, from_micros, quoted
 from noria.features.binding import bind, columns_of, connect
+from noria.features.translate import Closure, Inexact, Translator, Untranslatable, arithmetic, kind_of, moment
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
     Types = Mapping[str, pl.DataType | type[pl.DataType] | str]
-
-Closure = Callable[[Mapping[str, Any]], Any]
-
-
-class Inexact(Exception):
-    """A value for which only the engine's own answer will do."""
-
-
-def moment(value: Any) -> int:
-    """A time as microseconds in UTC; raises ``ValueError`` for what is none.
-
-    >>> moment("1970-01-01T00:00:01Z"), moment(datetime(1970, 1, 1)), moment(5)
-    (1000000, 0, 5)
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # midnight in UTC, below
-    if not isinstance(value, datetime):
-        raise ValueError(f"{type(value).__name__} is no time")
-    return micros(value.replace(tzinfo=UTC) if value.tzinfo is None else value)
 
 
 def sql_types(types: Types) -> dict[str, str]:
@@ -51,6 +31,12 @@ def sql_types(types: Types) -> dict[str, str]:
     >>> sql_types({"a": pl.Int64, "b": pl.Datetime("us", "UTC"), "c": "text"})
     {'a': 'BIGINT', 'b': 'TIMESTAMP WITH TIME ZONE', 'c': 'VARCHAR'}
     """
+    return dict(_sql_types(tuple(types.items())))
+
+
+@lru_cache(maxsize=256)
+def _sql_types(columns: tuple[tuple[str, pl.DataType | type[pl.DataType] | str], ...]) -> dict[str, str]:
+    types = dict(columns)
     asked = [quoted(name) for name in types]
     found = bind(types, asked)
     wrong = next((str(kind) for kind in found.values() if isinstance(kind, Exception)), None)
@@ -80,7 +66,8 @@ class Rowwise:
             if isinstance(fault := bound[text], Exception):
                 raise DataFault(f"{name}: {text} cannot be computed: {str(fault).splitlines()[0]}", hint="mend the SQL")
         self._kinds = {text: str(kind) for text, kind in bound.items()}
-        self._fast: list[Closure | None] = [compiled(text, types) for text in self._texts]
+        kinds = tuple(self._types.items())
+        self._fast: list[Closure | None] = [_compiled(text, kinds) for text in self._texts]
         self.slow = tuple(name for name, fast in zip(self.names, self._fast, strict=True) if fast is None)
         self._rest = [n for n, fast in enumerate(self._fast) if fast is None]
         self._whole = [n for n, fast in enumerate(self._fast) if fast is not None]
@@ -131,8 +118,98 @@ class Rowwise:
 
 
 def compiled(expression: str, types: Types) -> Closure | None:
-    """The expression as a Python function of a row, or ``None`` when only the engine answers it exactly."""
-    return None
+    """The expression as a Python function of a row, or ``None`` when only the engine answers it exactly.
+
+    Before it is given, the function is compared with the engine on rows made for the occasion. It raises ``Inexact`` for a value that is
+    better left to the engine.
+
+    >>> compiled("a / 2 > b", {"a": "BIGINT", "b": "DOUBLE"})({"a": 3, "b": 1.0})
+    True
+    >>> compiled("regexp_replace(a, 'x', '')", {"a": "VARCHAR"}) is None
+    True
+    """
+    return _compiled(expression, tuple(sql_types(types).items()))
+
+
+@lru_cache(maxsize=1024)
+def _compiled(expression: str, types: tuple[tuple[str, str], ...]) -> Closure | None:
+    import sqlglot
+
+    columns = {name.lower() for name in columns_of(expression)}
+    read = {name: kind for name, kind in types if name.lower() in columns}
+    try:
+        tree = sqlglot.parse_one(expression, dialect="duckdb")
+        bound = bind(read, [expression, *dict.fromkeys(arithmetic(tree))])
+        made = Translator(read, bound).node(tree)
+    except (sqlglot.errors.SqlglotError, Untranslatable, RecursionError):
+        return None
+    kind = bound[expression]
+    if not isinstance(kind, str) or made.kind not in (kind_of(kind), "null"):
+        return None
+    return made.run if _proven(expression, kind, made.run, read) else None
+
+
+PROBED = 128
+_PROBES: dict[str, tuple[Any, ...]] = {
+    "whole": (0, 1, -1, 2, 3, 7, -7, 10, 60, 100),
+    "number": (0.0, 1.0, -1.0, 0.5, -0.5, 2.5, 1.5, -2.5, 0.1, 1e-9, 1e9, 123.456, -1e18, 3.0, math.inf),
+    "text": ("", "a", "A", "ab", "true", "1", "b", "aZ"),
+    "truth": (True, False),
+    "time": (
+        0,
+        1_356_998_400_000_000,
+        1_356_998_399_999_999,
+        1_388_620_805_500_000,
+        -1,
+        1_669_018_253_836_285,
+        -558_536_782_657_440,
+    ),
+}
+
+
+def _proven(expression: str, kind: str, run: Closure, types: Mapping[str, str]) -> bool:
+    """Whether the function gives what the engine gives, on rows of every sort of value and of the expression's own constants."""
+    import duckdb
+    import sqlglot
+    from sqlglot import exp
+
+    choose = random.Random(expression)
+    found = [str(literal.this) for literal in sqlglot.parse_one(expression, dialect="duckdb").find_all(exp.Literal)]
+    pools: dict[str, list[Any]] = {}
+    for name, sql_type in types.items():
+        pools[name] = [None, None, *_PROBES[kind_of(sql_type)]]
+        pools[name] += [value for text in found for value in _near(text, kind_of(sql_type))]
+    rows = [{name: choose.choice(pool) for name, pool in pools.items()} for _ in range(PROBED)]
+    rows.append(dict.fromkeys(pools))
+    engine = _Engine([f"TRY(\n{expression}\n)"], {f"TRY(\n{expression}\n)": kind}, types)
+    try:
+        wanted = [value for (value,) in engine.ask(rows)]
+    except (DataFault, duckdb.Error):
+        return False
+    finally:
+        engine.close()
+    return all(_same(run, row, want) for row, want in zip(rows, wanted, strict=True))
+
+
+def _near(text: str, kind: str) -> list[Any]:
+    """Values at which a comparison with a constant turns."""
+    if kind == "text":
+        return [text]
+    try:
+        value = float(text)
+    except ValueError:
+        return []
+    if kind == "number":
+        return [value, -value, math.nextafter(value, math.inf)]
+    return [int(value) + step for step in (-1, 0, 1)] if kind == "whole" and abs(value) < 2**31 else []
+
+
+def _same(run: Closure, row: Mapping[str, Any], want: Any) -> bool:
+    try:
+        made = run(row)
+    except Inexact:
+        return True
+    return type(made) is type(want) and (made == want or (made != made and want != want))  # noqa: PLR0124  # NaN
 
 
 class _Engine:
@@ -149,10 +226,12 @@ class _Engine:
         self._one = self._connection.extract_statements(f"{self._select}(SELECT {', '.join(typed) or '1'}) AS _rows")[0]
 
     def _read(self, texts: Sequence[str]) -> list[str]:
+        """The columns that the expressions read; all, when that is not certain."""
         named = {name.lower() for text in texts for name in columns_of(text)}
         some = [name for name in self._types if name.lower() in named]
-        schema = {name: self._types[name] for name in some}
-        bound = bind(schema, texts)
+        if len(some) == len(self._types):
+            return some
+        bound = bind({name: self._types[name] for name in some}, texts)
         return some if not any(isinstance(kind, Exception) for kind in bound.values()) else list(self._types)
 
     def ask(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
