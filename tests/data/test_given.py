@@ -373,7 +373,7 @@ gifts_strategy = st.lists(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked_strategy, gifts_strategy, st.integers(0, 40), st.integers(0, 4), st.integers(1, 12))
-def test_given_labels_equal_their_definition(
+def test_given_labels_equal_their_definition(  # noqa: PLR0917
     worlds: Callable[[], Any], asked: list[tuple[str, int]], gifts: list[Gift], closing_hour: int, horizon: int, within: int
 ) -> None:
     """Brute force over all pairs; and however the labels came in turns, what closed in the end is the same."""
