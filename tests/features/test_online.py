@@ -405,3 +405,42 @@ def test_numbers_are_cast_as_the_engine_casts_them(engine: Engine) -> None:
     query = "select cast(round(v * 1000000) as decimal(18, 0)) as f from t order by n"
     assert [fixed(value) for value in values] == [int(v) for v in engine.sql(query, t=frame)["f"].to_list()]
     assert math.isclose(fixed(0.1) / 1e6, 0.1)
+
+
+def test_a_request_is_answered_with_its_own_types() -> None:
+    def online_of(kind: str) -> Online:
+        asks = nr.Request({"client": kind, "size": "INTEGER"}, key="client")
+        features = [
+            events.window("1h", every="10m", by={"client": "k"}).count().sum("x"),
+            events.last("word", by=(), max_age="1h"),
+        ]
+        system = nr.System("s", asks, LABEL, features, nr.Objective("p", nr.Value("0"), "log_loss"), [])
+        made = fresh(system, BEGIN + 24 * HOUR)
+        made.take([an(0, 5.0)])
+        return made
+
+    at = BEGIN + 24 * HOUR + MINUTE
+    whole = online_of("BIGINT")
+    assert whole.features({"client": 1, "size": 2}, at) == (1.0, 5.0, "w")
+    assert whole.features({"client": 1.0, "size": 2}, at) == (1.0, 5.0, "w")
+    assert whole.features({"client": "1", "size": 2}, at) is None
+    assert online_of("DOUBLE").features({"client": 1, "size": 2}, at) == (1.0, 5.0, "w")
+    text = online_of("VARCHAR")
+    assert "client" in text.unsupported
+    assert text.features({"client": "1", "size": 2}, at) is None
+    with pytest.raises(KeyError):
+        whole.features({"size": 2}, at)
+
+
+def test_a_clock_that_was_ahead_asks_for_a_new_restore(made_home: Any) -> None:
+    home, _ = made_home()
+    predicted(home)
+    publish(home, "events", frame([an(0, 1.0)]), "0")
+    system = system_of([events.window("1h", every="10m", by="group").count()])
+    online = Online.restore(home, system)
+    assert ask(online, question(1)) == (1.0,)
+    assert online.refresh(home) is False
+    assert ask(online, question(24 * 60)) == (0.0,)  # asked a day ahead
+    assert ask(online, question(1)) is None
+    assert online.refresh(home) is True
+    assert ask(Online.restore(home, system), question(1)) == (1.0,)

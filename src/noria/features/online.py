@@ -62,6 +62,7 @@ class Online:
         self._now = NEVER
         self._next = NEVER
         self._exact = NEVER
+        self._tidied = NEVER
         self._pending: list[tuple[int, int, Feed, Prepared]] = []
         self._number = 0
         self._faults: list[tuple[int, int]] = []
@@ -191,7 +192,7 @@ class Online:
     def refresh(self, home: Home) -> bool:
         """Takes the rows that turns have published since, of sources that have data; only the new ones are read.
 
-        ``True`` when that is not enough, because columns changed their meaning or rows were lost: then restore anew.
+        ``True`` when that is not enough, because columns changed their meaning, rows were lost, or the clock went back: then restore anew.
         """
         found = lake_schemas(home, self.system)
         if self._stale or any(feed.changed(found.get(name)) for name, feed in self._feeds.items()):
@@ -200,7 +201,11 @@ class Online:
             self._schemas = {name: dict(columns) for name, columns in found.items()}
             if plan(self.system, found).columns != self.plan.columns or self._asked_types(found) != self._asked:
                 return True
-        self._advance(max(self._now, micros(home.clock.now())))
+        now = micros(home.clock.now())
+        if self._now > now + self._grace:  # the clock was ahead and went back: what fell away too early is read again
+            return True
+        self._advance(now)
+        new = False
         for feed in self._feeds.values():
             if feed.fed_by_events:
                 continue
@@ -211,7 +216,9 @@ class Online:
             if rows is None:
                 return True
             self._put(feed, rows)
-        self.tidy()
+            new = new or bool(rows)
+        if new or self._now > self._tidied + GRACE:
+            self.tidy()
         return False
 
     def _asked_types(self, schemas: Schemas) -> dict[str, str] | None:
@@ -220,6 +227,7 @@ class Online:
 
     def tidy(self) -> None:
         """Lets everything go that no question can reach."""
+        self._tidied = self._now
         for group in self._groups:
             for key in [key for key in group.runs if group.tidy(key)]:
                 del group.runs[key]
