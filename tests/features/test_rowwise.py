@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from noria.core import DataFault, from_micros
 from noria.features import rowwise
-from noria.features.rowwise import Inexact, Rowwise, compiled
+from noria.features.rowwise import Rowwise, compiled
 from noria.features.translate import Untranslatable
+from noria.features.values import Inexact
 
 TYPES = {
     "i": "INTEGER",

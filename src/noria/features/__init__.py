@@ -28,13 +28,29 @@ Values that are null, NaN or infinite are ignored: they do not count (``count`` 
 (``DECIMAL``), so neither the order of rows nor the number of threads can change a bit. Values must lie within ±10¹² and, for ``std``,
 the sum of squares below 10²⁶; beyond that ``compute`` raises ``DataFault`` and names the feature.
 
+``Online`` gives the same numbers for one row without a query, from tiles that it keeps in memory; ``Rowwise`` evaluates SQL over single rows.
+
 Each feature comes out as ``Float64`` (numbers, booleans) or ``String`` (texts). ``NaN`` and infinities come out as null.
 """
 
 from noria.features.check import check_features
 from noria.features.compute import compute, schemas
 from noria.features.leaks import suspects
+from noria.features.online import Online
 from noria.features.plan import FeatureColumn, Plan, plan
+from noria.features.rowwise import Rowwise, compiled
 from noria.features.sql import sql
 
-__all__ = ["FeatureColumn", "Plan", "check_features", "compute", "plan", "schemas", "sql", "suspects"]
+__all__ = [
+    "FeatureColumn",
+    "Online",
+    "Plan",
+    "Rowwise",
+    "check_features",
+    "compiled",
+    "compute",
+    "plan",
+    "schemas",
+    "sql",
+    "suspects",
+]

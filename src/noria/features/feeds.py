@@ -15,7 +15,7 @@ from noria.features.plan import FeatureColumn, Plan, lookback
 from noria.features.rowwise import Rowwise, sql_types
 from noria.features.sql import _clean, _Source, _Windows, table_name
 from noria.features.tiles import Item, item_of
-from noria.features.translate import moment
+from noria.features.values import moment
 from noria.store import Scan, manifest
 from noria.system import System
 from noria.tables import SOURCE, TIME, source_table

@@ -13,7 +13,7 @@ from noria.core import duration
 from noria.features.plan import FeatureColumn
 from noria.features.sql import MICROSECOND, SCALE
 from noria.features.tiles import Item, Run, as_double, item_of, spread
-from noria.features.translate import moment
+from noria.features.values import moment
 
 Key = Any
 NEVER = -(2**62)

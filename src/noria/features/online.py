@@ -64,6 +64,7 @@ class Online:
         self._now = NEVER
         self._next = NEVER
         self._exact = NEVER
+        self._tidied = NEVER
         self._pending: list[tuple[int, int, Feed, Prepared]] = []
         self._number = 0
         self._faults: list[tuple[int, int]] = []
@@ -193,7 +194,7 @@ class Online:
     def refresh(self, home: Home) -> bool:
         """Takes the rows that turns have published since, of sources that have data; only the new ones are read.
 
-        ``True`` when that is not enough, because columns changed their meaning or rows were lost: then restore anew.
+        ``True`` when that is not enough, because columns changed their meaning, rows were lost, or the clock went back: then restore anew.
         """
         return self.apply(self.news(home))
 
@@ -221,17 +222,17 @@ class Online:
 
     def apply(self, news: News) -> bool:
         """Takes what ``news`` has read; ``True`` when the store has to be restored anew."""
-        if news is None:
+        now = micros(self._clock.now())
+        if (
+            news is None or self._now > now + self._grace
+        ):  # the clock was ahead and went back: what fell away too early is read again
             return True
-        self._advance(max(self._now, micros(self._clock.now())))
+        self._advance(now)
         for name, rows in news:
             self._put(self._feeds[name], rows)
-        self.tidy()
+        if any(rows for _, rows in news) or self._now > self._tidied + GRACE:
+            self.tidy()
         return False
-
-    def _asked_types(self, schemas: Schemas) -> dict[str, str] | None:
-        predicted = predicted_schema(self.system, schemas)
-        return None if predicted is None else sql_types(predicted)
 
     @property
     def plain(self) -> tuple[tuple[str, bool], ...] | None:
@@ -249,8 +250,13 @@ class Online:
         """How many keys are kept, over all groups."""
         return sum(len(group.runs) for group in self._groups)
 
+    def _asked_types(self, schemas: Schemas) -> dict[str, str] | None:
+        predicted = predicted_schema(self.system, schemas)
+        return None if predicted is None else sql_types(predicted)
+
     def tidy(self) -> None:
         """Lets everything go that no question can reach."""
+        self._tidied = self._now
         for group in self._groups:
             for key in [key for key in group.runs if group.tidy(key)]:
                 del group.runs[key]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core import DataFault, from_micros, quoted
 from noria.features.binding import bind, columns_of, connect
-from noria.features.translate import Closure, Inexact, Translator, Untranslatable, arithmetic, kind_of, moment
+from noria.features.translate import Closure, Translator, Untranslatable, arithmetic, kind_of
+from noria.features.values import Inexact, moment
 
 if TYPE_CHECKING:
     import duckdb

@@ -9,23 +9,33 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-from noria.core import from_micros, micros
+from noria.features.values import (
+    PARTS,
+    UNITS,
+    Inexact,
+    checked,
+    guarded,
+    in_ascii,
+    is_true,
+    moment,
+    nearest,
+    ordered,
+    quotient,
+    remainder,
+    span_seconds,
+    to_whole,
+    whole_quotient,
+)
 
 Closure = Callable[[Mapping[str, Any]], Any]
-DAY = 86_400_000_000
 _DIGITS = 15
 _RANGES = {f"{name}INT" if name != "INTEGER" else name: (-(2**bits), 2**bits - 1) for name, bits in
            (("TINY", 7), ("SMALL", 15), ("INTEGER", 31), ("BIG", 63))}  # fmt: skip
 _KINDS = dict.fromkeys(_RANGES, "whole") | {"DOUBLE": "number", "VARCHAR": "text", "BOOLEAN": "truth"}
 _KINDS |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "time")
 _NUMERIC = ("whole", "number", "decimal")
-
-
-class Inexact(Exception):
-    """A value for which only the engine's own answer will do."""
 
 
 class Untranslatable(Exception):
@@ -41,23 +51,6 @@ class Node(NamedTuple):
     kind: str
     run: Closure
     literal: bool = False
-
-
-def moment(value: Any) -> int:
-    """A time as microseconds in UTC; raises ``ValueError`` for what is none.
-
-    >>> moment("1970-01-01T00:00:01Z"), moment(datetime(1970, 1, 1)), moment(5)
-    (1000000, 0, 5)
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # midnight in UTC, below
-    if not isinstance(value, datetime):
-        raise ValueError(f"{type(value).__name__} is no time")
-    return micros(value.replace(tzinfo=UTC) if value.tzinfo is None else value)
 
 
 def kind_of(sql_type: str) -> str:
@@ -223,16 +216,6 @@ def _double(node: Node) -> Node:
     return Node("number", _strict(float, node), node.literal)
 
 
-def _checked(function: Callable[..., int], low: int, high: int) -> Callable[..., int]:
-    def run(*values: int) -> int:
-        made = function(*values)
-        if low <= made <= high:
-            return made
-        raise Inexact("overflow")
-
-    return run
-
-
 def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Translator, Any], Node]:
     def maker(t: Translator, tree: Any) -> Node:
         left, right = t.node(tree.this), t.node(tree.expression)
@@ -244,39 +227,14 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Translator, An
         if "number" in kinds:
             return Node("number", _strict(function, _double(left), _double(right)))
         if kinds == {"whole"}:
-            return Node("whole", _strict(_checked(function, *t.limits(tree)), left, right))
+            return Node("whole", _strict(checked(function, *t.limits(tree)), left, right))
         raise Untranslatable("decimals")
 
     return maker
 
 
-def _quotient(left: float, right: float) -> float:
-    if right:
-        return left / right
-    if not left or left != left:  # noqa: PLR0124  # NaN
-        return math.nan
-    return math.copysign(math.inf, left) * math.copysign(1.0, right)
-
-
 def _divided(t: Translator, tree: Any) -> Node:
-    return Node("number", _strict(_quotient, _double(t.of(tree.this, *_NUMERIC)), _double(t.of(tree.expression, *_NUMERIC))))
-
-
-def _rest(left: int, right: int) -> int:
-    if right == 0:
-        raise Inexact("division by zero")
-    made = abs(left) % abs(right)
-    return -made if left < 0 else made
-
-
-def _floored(left: int, right: int) -> int:
-    if right == 0:
-        raise Inexact("division by zero")
-    made = abs(left) // abs(right)
-    made = -made if (left < 0) != (right < 0) else made
-    if made > _RANGES["INTEGER"][1]:
-        raise Inexact("overflow")
-    return made
+    return Node("number", _strict(quotient, _double(t.of(tree.this, *_NUMERIC)), _double(t.of(tree.expression, *_NUMERIC))))
 
 
 def _whole_pair(function: Callable[[int, int], int]) -> Callable[[Translator, Any], Node]:
@@ -292,7 +250,7 @@ def _whole_pair(function: Callable[[int, int], int]) -> Callable[[Translator, An
 def _negated(t: Translator, tree: Any) -> Node:
     inner = t.node(tree.this)
     if inner.kind == "whole":
-        return Node("whole", _strict(_checked(operator.neg, *t.limits(tree)), inner), inner.literal)
+        return Node("whole", _strict(checked(operator.neg, *t.limits(tree)), inner), inner.literal)
     if inner.kind not in ("number", "decimal"):
         raise Untranslatable(inner.kind)
     return Node(inner.kind, _strict(operator.neg, inner), inner.literal)
@@ -301,31 +259,17 @@ def _negated(t: Translator, tree: Any) -> Node:
 def _absolute(t: Translator, tree: Any) -> Node:
     inner = t.node(tree.this)
     if inner.kind == "whole":
-        return Node("whole", _strict(_checked(abs, *t.limits(tree)), inner))
+        return Node("whole", _strict(checked(abs, *t.limits(tree)), inner))
     if inner.kind != "number":
         raise Untranslatable(inner.kind)
     return Node("number", _strict(abs, inner))
-
-
-def _guarded(function: Callable[..., float], *, least: float = -math.inf) -> Callable[..., float]:
-    """A function of finite numbers not below ``least``; what it cannot say is for the engine."""
-
-    def run(*values: float) -> float:
-        if not all(math.isfinite(value) for value in values) or values[0] < least:
-            raise Inexact("range")
-        try:
-            return function(*values)
-        except (ArithmeticError, ValueError):
-            raise Inexact("range") from None
-
-    return run
 
 
 def _function(function: Callable[..., float], *, least: float = -math.inf) -> Callable[[Translator, Any], Node]:
     def maker(t: Translator, tree: Any) -> Node:
         trees = [tree.this] + ([tree.expression] if tree.args.get("expression") is not None else [])
         nodes = [t.of(some, "number", "whole", "decimal") for some in trees]
-        return Node("number", _strict(_guarded(function, least=least), *(_double(node) for node in nodes)))
+        return Node("number", _strict(guarded(function, least=least), *(_double(node) for node in nodes)))
 
     return maker
 
@@ -335,14 +279,9 @@ def _rounding(function: Callable[[float], float]) -> Callable[[Translator, Any],
         inner = t.node(tree.this)
         if inner.kind != "number" or any(value for name, value in tree.args.items() if name != "this"):
             raise Untranslatable("rounding")
-        return Node("number", _strict(_guarded(function), inner))
+        return Node("number", _strict(guarded(function), inner))
 
     return maker
-
-
-def _nearest(value: float) -> float:
-    whole = math.floor(abs(value))
-    return math.copysign(float(whole + (abs(value) - whole >= 0.5)), value)
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
@@ -360,18 +299,9 @@ def _pair(left: Node, right: Node) -> tuple[Node, Node, bool]:
     raise Untranslatable(str(kinds))
 
 
-def _ordered(function: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def run(left: float, right: float) -> bool:
-        if left != left or right != right:  # noqa: PLR0124  # for SQL NaN is the largest number
-            raise Inexact("NaN")
-        return function(left, right)
-
-    return run
-
-
 def _compare(function: Callable[[Any, Any], bool], left: Node, right: Node) -> Node:
     one, other, doubtful = _pair(left, right)
-    return Node("truth", _strict(_ordered(function) if doubtful else function, one, other))
+    return Node("truth", _strict(ordered(function) if doubtful else function, one, other))
 
 
 def _comparison(function: Callable[[Any, Any], bool]) -> Callable[[Translator, Any], Node]:
@@ -513,29 +443,8 @@ def _extreme(choose: Callable[[Any], Any]) -> Callable[[Translator, Any], Node]:
 # ------------------------------------------------------------------------------------------------------- texts and casts
 
 
-def _ascii(function: Callable[[str], Any]) -> Callable[[str], Any]:
-    def run(value: str) -> Any:
-        if not value.isascii():
-            raise Inexact("letters")
-        return function(value)
-
-    return run
-
-
 def _of_text(function: Callable[[str], Any], kind: str) -> Callable[[Translator, Any], Node]:
-    return lambda t, tree: Node(kind, _strict(_ascii(function), t.of(tree.this, "text")))
-
-
-def _to_whole(value: float) -> int:
-    if not -(2.0**63) <= value < 2.0**63:
-        raise Inexact("range")
-    return round(value)
-
-
-def _finite(value: float) -> bool:
-    if value != value:  # noqa: PLR0124  # NaN
-        raise Inexact("NaN")
-    return value != 0
+    return lambda t, tree: Node(kind, _strict(in_ascii(function), t.of(tree.this, "text")))
 
 
 def _cast(t: Translator, tree: Any) -> Node:
@@ -553,11 +462,11 @@ def _cast(t: Translator, tree: Any) -> Node:
         return _double(inner)
     makers: dict[tuple[str, str], Callable[[Any], Any]] = {("text", "VARCHAR"): str, ("truth", "BOOLEAN"): bool}
     makers |= {("whole", "VARCHAR"): str, ("truth", "VARCHAR"): lambda value: "true" if value else "false"}
-    makers |= {("whole", "BOOLEAN"): bool, ("number", "BOOLEAN"): _finite}
+    makers |= {("whole", "BOOLEAN"): bool, ("number", "BOOLEAN"): is_true}
     if target in _RANGES:
         low, high = _RANGES[target]
-        makers |= {(kind, target): _checked(make, low, high) for kind, make in
-                   (("whole", int), ("truth", int), ("number", _to_whole))}  # fmt: skip
+        makers |= {(kind, target): checked(make, low, high) for kind, make in
+                   (("whole", int), ("truth", int), ("number", to_whole))}  # fmt: skip
     if (make := makers.get((inner.kind, target))) is None:
         raise Untranslatable(f"{inner.kind} to {target}")
     return Node(_KINDS[target], _strict(make, inner))
@@ -565,25 +474,11 @@ def _cast(t: Translator, tree: Any) -> Node:
 
 # ----------------------------------------------------------------------------------------------------------------- times
 
-_PARTS: dict[str, Callable[[int], int]] = {
-    "hour": lambda at: at // 3_600_000_000 % 24,
-    "minute": lambda at: at // 60_000_000 % 60,
-    "second": lambda at: at // 1_000_000 % 60,
-    "dow": lambda at: (at // DAY + 4) % 7,
-    "isodow": lambda at: (at // DAY + 3) % 7 + 1,
-    "day": lambda at: from_micros(at).day,
-    "month": lambda at: from_micros(at).month,
-    "year": lambda at: from_micros(at).year,
-    "doy": lambda at: from_micros(at).timetuple().tm_yday,
-}
-_PARTS |= {"dayofweek": _PARTS["dow"], "weekday": _PARTS["dow"], "dayofyear": _PARTS["doy"], "dayofmonth": _PARTS["day"]}
-_UNITS = {"microsecond": 1, "millisecond": 1000, "second": 1_000_000, "minute": 60_000_000, "hour": 3_600_000_000, "day": DAY}
-
 
 def _part(t: Translator, name: str, tree: Any) -> Node:
-    if name.lower() not in _PARTS:
+    if name.lower() not in PARTS:
         raise Untranslatable(name)
-    return Node("whole", _strict(_PARTS[name.lower()], t.of(tree, "time")))
+    return Node("whole", _strict(PARTS[name.lower()], t.of(tree, "time")))
 
 
 def _named(name: str) -> Callable[[Translator, Any], Node]:
@@ -605,23 +500,17 @@ def _epoch(t: Translator, tree: Any) -> Node:
     """Seconds, by the steps of the engine's arithmetic, which are others for times with a zone, without one, and for spans."""
     inner = t.of(tree.this, "time", "span")
     if inner.kind == "span":
-        return Node("number", _strict(_span_seconds, inner))
+        return Node("number", _strict(span_seconds, inner))
     if t.bound.get(tree.this.sql(dialect="duckdb")) == "TIMESTAMP":
         return Node("number", _strict(lambda at: at / 1_000_000, inner))
     return Node("number", _strict(lambda at: at // 1000 / 1000 + at % 1000 / 1_000_000, inner))
 
 
-def _span_seconds(span: int) -> float:
-    days, rest = divmod(abs(span), DAY)
-    seconds = days * 86400.0 + rest / 1_000_000
-    return -seconds if span < 0 else seconds
-
-
 def _difference(t: Translator, tree: Any) -> Node:
     unit = str(tree.args["unit"].name).lower().removesuffix("s")
-    if unit not in _UNITS or not tree.args.get("date_part_boundary"):
+    if unit not in UNITS or not tree.args.get("date_part_boundary"):
         raise Untranslatable(unit)
-    size, left, right = _UNITS[unit], t.of(tree.this, "time"), t.of(tree.expression, "time")
+    size, left, right = UNITS[unit], t.of(tree.this, "time"), t.of(tree.expression, "time")
     return Node("whole", _strict(lambda end, begin: end // size - begin // size, left, right))
 
 
@@ -643,11 +532,11 @@ def _makers() -> dict[str, Callable[[Translator, Any], Node]]:
         "Sub": _arithmetic(operator.sub),
         "Mul": _arithmetic(operator.mul),
         "Div": _divided,
-        "IntDiv": _whole_pair(_floored),
-        "Mod": _whole_pair(_rest),
+        "IntDiv": _whole_pair(whole_quotient),
+        "Mod": _whole_pair(remainder),
         "Neg": _negated,
         "Abs": _absolute,
-        "Round": _rounding(_nearest),
+        "Round": _rounding(nearest),
         "Floor": _rounding(lambda value: float(math.floor(value))),
         "Ceil": _rounding(lambda value: float(math.ceil(value))),
         "Sqrt": _function(math.sqrt, least=0.0),
