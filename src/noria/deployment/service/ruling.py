@@ -13,7 +13,7 @@ from noria.deployment.live import Live
 from noria.deployment.log import Row
 from noria.deployment.routing import CHALLENGER, CHAMPION, NOT_ACTING
 from noria.deployment.scoring import guarded_until
-from noria.features.translate import Inexact
+from noria.features.values import Inexact
 from noria.measure.single import single_act
 from noria.model.single import single, unseen
 from noria.system import System

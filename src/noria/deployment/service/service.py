@@ -33,7 +33,7 @@ from noria.deployment.service.metrics import Metrics
 from noria.deployment.service.reader import reader
 from noria.deployment.service.rows import FieldError, key_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
-from noria.features.translate import Inexact
+from noria.features.values import Inexact
 from noria.system import System
 from noria.tables import TIME
 
