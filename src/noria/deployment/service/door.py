@@ -118,6 +118,8 @@ class Door:
             if self._reading.get(task) != -1.0:
                 raise
             raise Stop(408, Refused(f"the body did not come within {BODY_SECONDS:g} s")) from None
+        except RuntimeError:  # the server's word for a body that broke off or is no body
+            raise Stop(400, Refused("the request's body broke off")) from None
         finally:
             del self._reading[task]
 
