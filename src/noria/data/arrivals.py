@@ -21,7 +21,7 @@ from noria.store import Event, EventLog, Home
 from noria.store.events import log_path
 from noria.store.rows import FAR, IMPOSSIBLE, MOST_COLUMNS, NOT_READABLE, ZONED, Fitted, delay_of, fitted, guessed, refit
 from noria.system import Source
-from noria.tables import QUARANTINE, TIME, source_table
+from noria.tables import QUARANTINE, SOURCE, TIME, source_table
 
 KEPT = timedelta(days=3)
 """How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict."""
@@ -72,7 +72,7 @@ def taken(home: Home, source: Source, log: EventLog, now: datetime, horizon: dat
         return some, [event.seq for event in events if event.hash in there]
     some.files = (raw(source.name, frame["_row"].to_list()),)
     if not some.columns:  # no row was ever accepted
-        some.refused = put_aside(source.name, now, frame)
+        some.accepted, some.refused = pl.DataFrame(schema=SOURCE.columns), put_aside(source.name, now, frame)
         return some, [event.seq for event in events]
     rows = home.engine.sql(f"select *, {content_sql(some.columns)} as _content from rows", rows=frame)
     split(home, some, rows, lambda doubles: doubles)
