@@ -130,6 +130,18 @@ def test_every_reason_is_counted_and_nothing_is_lost(world: Any, log: EventLog) 
     assert data.ingest(world.home, made, world.at(START + 2 * DAY)) == []
 
 
+def test_refused_rows_freeze_nothing(world: Any, log: EventLog) -> None:
+    made = system(world)
+    log.append("came", [event("a", 1, at=None, x="one"), event("b", 1, id=None, x="one")])
+    [entry] = data.ingest(world.home, made, world.at(START + DAY))
+    assert entry.record.reasons == {"no key": 1, "no time": 1}
+    assert world.home.ledger.read(SchemaFrozen) == []
+    log.append("came", [event("c", 25, x=1)])
+    [entry] = data.ingest(world.home, made, world.at(START + 2 * DAY))
+    assert entry.record.accepted == 1
+    assert world.home.ledger.read(SchemaFrozen)[0].record.columns["x"] == "BIGINT"
+
+
 def test_the_first_rows_freeze_the_columns_by_what_most_of_them_say(world: Any, log: EventLog) -> None:
     made = system(world)
     log.append(

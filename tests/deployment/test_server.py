@@ -67,7 +67,15 @@ class Place:
     def start(self, port: int, **settings: Any) -> None:
         self.port = port
         given = {f"NORIA_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [str(Path(sys.executable).with_name("noria")), "serve", str(self.file), "--home", str(self.home), "--port", str(port)]
+        command = [
+            str(Path(sys.executable).with_name("noria")),
+            "serve",
+            str(self.file),
+            "--home",
+            str(self.home),
+            "--port",
+            str(port),
+        ]
         self.server = subprocess.Popen(command, env=os.environ | {"NORIA_TOKEN": TOKEN} | given, stderr=subprocess.PIPE)
         with self.client() as client:
             while self.server.poll() is None:

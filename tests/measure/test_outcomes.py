@@ -108,3 +108,15 @@ def test_what_is_closed_does_not_go_back_when_old_cohorts_are_closed_late(writte
     for day in range(65):
         written.outcomes(labels(asked(day, 1), [1]), day)
     assert closed_until(written.home) == START + 100 * DAY
+
+
+def test_the_act_is_the_persons_where_one_decided(written, declare):
+    """Then no chance had a part in it; elsewhere the log says what was done, and how likely it was."""
+    rows = asked(0).with_columns(_act=pl.Series([1.0, 0.0, 1.0, None]), _act_propensity=pl.lit(0.8))
+    written.predictions(rows)
+    written.outcomes(labels(rows, [1, 0, 1, 0]).with_columns(_decided=pl.Series([0.0, None, 1.0, 1.0])), 0)
+    found = closed(written.home, declare())
+    assert found["_act"].to_list() == [0.0, 0.0, 1.0, 1.0]
+    assert found["_act_propensity"].to_list() == [None, 0.8, None, None]
+    kept = usable(declare(affected_by_action=True), found)
+    assert kept.select("_id", "_weight").rows() == [(found["_id"][0], 1.0), (found["_id"][1], 1 / 0.8)]

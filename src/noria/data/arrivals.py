@@ -15,13 +15,13 @@ import msgspec
 import polars as pl
 
 from noria.core import canonical, digest, from_micros, micros
-from noria.data.accept import MICRO, Taken, content_sql, in_lake, split
+from noria.data.accept import MICRO, Taken, content_sql, in_lake, put_aside, split
 from noria.records import RawFile, SchemaFrozen
 from noria.store import Event, EventLog, Home
 from noria.store.events import log_path
 from noria.store.rows import FAR, IMPOSSIBLE, MOST_COLUMNS, NOT_READABLE, ZONED, Fitted, delay_of, fitted, guessed, refit
 from noria.system import Source
-from noria.tables import QUARANTINE, TIME, source_table
+from noria.tables import QUARANTINE, SOURCE, TIME, source_table
 
 KEPT = timedelta(days=3)
 """How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict."""
@@ -71,6 +71,9 @@ def taken(home: Home, source: Source, log: EventLog, now: datetime, horizon: dat
     if frame.is_empty() or home.ledger.find(some.key) is not None:  # a turn that was killed and begun again at the same time
         return some, [event.seq for event in events if event.hash in there]
     some.files = (raw(source.name, frame["_row"].to_list()),)
+    if not some.columns:  # no row was ever accepted
+        some.accepted, some.refused = pl.DataFrame(schema=SOURCE.columns), put_aside(source.name, now, frame)
+        return some, [event.seq for event in events]
     rows = home.engine.sql(f"select *, {content_sql(some.columns)} as _content from rows", rows=frame)
     split(home, some, rows, lambda doubles: doubles)
     return some, [event.seq for event in events]
@@ -148,7 +151,7 @@ def _frame(home: Home, taken: Taken, events: Sequence[Event], rows: Sequence[Fit
     columns = []
     for name, kind in taken.columns.items():
         values = [None if row.reason else row.values.get(name) for row in rows]
-        dtype = kinds.get(name) or _FRAMES[kind]
+        dtype = kinds.get(name) or _FRAMES.get(kind, pl.String())
         made = pl.Series(
             name, values, dtype=pl.Int64 if isinstance(dtype, pl.Datetime) else None if dtype.is_decimal() else dtype
         )

@@ -32,6 +32,7 @@ _NAME = re.compile(r"[^_\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,127}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s?(Z|[+-]\d{2}(:?\d{2})?)")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MICRO = timedelta(microseconds=1)
+_EARLIEST, _FAR = micros(EARLIEST), FAR // _MICRO
 
 
 class Fitted(NamedTuple):
@@ -135,8 +136,8 @@ def _reason(
     known = time + delay // _MICRO if isinstance(delay, timedelta) else values.get(delay)
     if known is None:
         return NO_KNOWN, str(delay), "a time with a zone is needed"
-    latest = now + FAR // _MICRO
-    if not micros(EARLIEST) <= time <= latest or known > latest:
+    latest = now + _FAR
+    if not _EARLIEST <= time <= latest or known > latest:
         return IMPOSSIBLE, source.time, "the time is out of reach"
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
