@@ -52,7 +52,7 @@ class Measured:
             cell = {name: statistics.median(getattr(load, name) for load in loads) for name in ("rate", "p50", "p99", "work")}
             echoes = self.beside.get(connections, [])
             if echoes:
-                cell["of_echo"] = statistics.median(load.rate / echo for load, echo in zip(loads, echoes, strict=True))
+                cell["of_echo"] = statistics.median(load.rate / max(echo, 1.0) for load, echo in zip(loads, echoes, strict=True))
             cells[connections] = cell
         bad = sum(load.refused + load.broken for loads in self.loads.values() for load in loads)
         one, memory = self.server.contender, self.server.memory()
@@ -189,4 +189,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("stopped, and so is everything that was started")
+        sys.exit(130)

@@ -71,7 +71,7 @@ def _against(rows: list[Row], ours: Row | None, peer: str, wanted: float, phase:
             if not some:
                 continue
             best = max(some, key=lambda row: _share(row, connections))
-            times = _share(ours, connections) / _share(best, connections)
+            times = _share(ours, connections) / max(_share(best, connections), 1e-6)  # a server may not answer once in a round
             work = best.cells[connections]["work"] / max(ours.cells[connections]["work"], 0.1)
             said.append(f"{times:.1f} at {connections}{note}, {work:.1f} in processor time")
             reached &= bool(note) or times >= wanted
