@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from noria.features.tiles import Run, item_of, spread
 
 TILE = 10
-rows = st.tuples(st.integers(0, 300), st.sampled_from([None, 0.0, 1.5, -2.25, 7.0, 1e6]))
+rows = st.tuples(st.integers(0, 300), st.sampled_from([None, 0.0, 0.25, 0.5, 1.5, -2.25, -2.0, 7.0, 1e6]))
 
 
 def ask(run: Run, edge: int, at: int) -> tuple[object, ...]:
