@@ -444,3 +444,18 @@ def test_a_clock_that_was_ahead_asks_for_a_new_restore(made_home: Any) -> None:
     assert ask(online, question(1)) is None
     assert online.refresh(home) is True
     assert ask(Online.restore(home, system), question(1)) == (1.0,)
+
+
+@pytest.mark.parametrize(("grace", "answered"), [(0, 3), (25 * MINUTE, 10)])
+def test_the_tile_that_is_open_is_restored_row_by_row(made_home: Any, grace: int, answered: int) -> None:
+    home, clock = made_home()
+    predicted(home)
+    stream = [an(minute, float(minute)) for minute in range(-120, 16)]
+    publish(home, "events", frame(stream), "0")
+    clock.move(T0 + timedelta(days=1, minutes=16))
+    window = events.window("1h", every="30m", by="group").count().sum("x").min("x").max("x").std("x")
+    system = system_of([window, events.last("x", by="group", max_age="1h")])
+    online = Online.restore(home, system, grace=grace)
+    rows = [question(minute) for minute in (-9, 0, 0.5, 1, 7, 14.999, 15, 29, 30, 31)]
+    want = compute(home, system, spine_of(rows)).drop("_id").rows()
+    assert agree(online, want, rows) == answered
