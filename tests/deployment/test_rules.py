@@ -20,7 +20,7 @@ T0 = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def at(stage: str, step: int = 0, share: float = 0.0) -> Rollout:
-    return Rollout(1, stage, share, step, "B", "A", T0, T0, 1, "id")  # type: ignore[arg-type]  # a stage
+    return Rollout(1, stage, share, step, "B", "A", T0, T0, 1, "id", T0)  # type: ignore[arg-type]  # a stage
 
 
 def days(random: np.random.Generator, n: int, mean: float, *, r: float = 0.3) -> np.ndarray:

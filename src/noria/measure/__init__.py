@@ -4,7 +4,7 @@ from noria.measure.decision import Decision, Policy, act, choose, outcome_means,
 from noria.measure.outcomes import blocks_of, closed, closed_until, usable
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.slices import by_slice
-from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, value
+from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, seen, value, without_label
 
 __all__ = [
     "Decision",
@@ -27,6 +27,8 @@ __all__ = [
     "parse_policy",
     "policies",
     "profile",
+    "seen",
     "usable",
     "value",
+    "without_label",
 ]

@@ -4,9 +4,10 @@ from noria.stats.calibration import calibration_test, ece, logistic_fit, reliabi
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
-from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
+from noria.stats.metrics import METRICS, Metric, better, compute, estimate, linear, metric_named, paired, row_loss
 from noria.stats.power import blocks_needed
-from noria.stats.sequential import half_width, mean_sequence, sample_ratio
+from noria.stats.ratio import ratio, ratio_difference, ratio_sequence
+from noria.stats.sequential import drawn_as_declared, half_width, mean_sequence, sample_ratio
 
 __all__ = [
     "METRICS",
@@ -20,6 +21,7 @@ __all__ = [
     "calibration_test",
     "chi2",
     "compute",
+    "drawn_as_declared",
     "ece",
     "estimate",
     "half_width",
@@ -27,6 +29,7 @@ __all__ = [
     "inflation",
     "jensen_shannon",
     "ks",
+    "linear",
     "logistic_fit",
     "mean_error",
     "mean_sequence",
@@ -34,6 +37,9 @@ __all__ = [
     "paired",
     "proportion",
     "psi",
+    "ratio",
+    "ratio_difference",
+    "ratio_sequence",
     "reliability",
     "row_loss",
     "sample_ratio",

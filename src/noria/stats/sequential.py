@@ -135,3 +135,47 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float], *, error: float
     e = float(np.exp(min(log_e, 700.0)))
     verdict = Verdict.FAIL if e >= 1 / error else Verdict.PASS
     return Check("sample ratio", verdict, estimate=Estimate(e, n=total), bound=1 / error, detail=said)
+
+
+_TILTS = np.concatenate([sign * np.geomspace(0.01, 4.0, 24) for sign in (-1.0, 1.0)])
+
+
+def drawn_as_declared(hits: Floats, chances: Floats, *, error: float = 0.001, name: str = "sample ratio") -> Check:
+    """Whether draws came out as often as their chances say, each with a chance of its own; may be asked after every draw.
+
+    Parameters
+    ----------
+    hits, chances:
+        For each draw whether it came out (0 or 1), and the chance (0 to 1) that it was declared to have. Where the chance is exactly 0 or 1
+        any other result fails at once.
+    error:
+        The chance of ever failing while the chances hold.
+
+    The e-value is the likelihood ratio of chances whose log-odds are all shifted by the same amount, averaged over 48 shifts from 0.01 to 4
+    either way. A chance may depend on earlier results (a bandit's share does): the ratio is a martingale all the same, and
+    Ville's inequality bounds how often it ever reaches 1/error. ``estimate.value`` is the e-value, ``bound`` is 1/error.
+
+    >>> drawn_as_declared(np.repeat([1.0, 0.0], [52, 948]), np.full(1000, 0.05)).verdict
+    <Verdict.PASS: 'pass'>
+    >>> drawn_as_declared(np.repeat([1.0, 0.0], [95, 905]), np.full(1000, 0.05)).verdict
+    <Verdict.FAIL: 'fail'>
+    """
+    hits, chances = np.asarray(hits, float), np.asarray(chances, float)
+    if len(hits) != len(chances) or ((chances < 0) | (chances > 1)).any():
+        raise ValueError(f"{len(hits)} draws with {len(chances)} chances: one chance between 0 and 1 for each draw")
+    impossible = int((((chances <= 0) & (hits > 0)) | ((chances >= 1) & (hits < 1))).sum())
+    open_ = (chances > 0) & (chances < 1)
+    total, came, due = int(open_.sum()), int(hits[open_].sum()), float(chances[open_].sum())
+    said = f"the challenger has {came} of {total} units, {due:.1f} were due"
+    if impossible:
+        detail = f"{said}; {impossible} units were in an arm that they could not be in"
+        return Check(name, Verdict.FAIL, bound=1 / error, detail=detail)
+    if total == 0:
+        return Check(name, Verdict.NOT_ENOUGH_DATA, bound=1 / error, detail=f"{said}: nothing to compare")
+    kinds, place = np.unique(chances[open_], return_inverse=True)
+    seen, true = np.bincount(place).astype(float), np.bincount(place, hits[open_])
+    shifted = np.log1p(kinds[None, :] * np.expm1(_TILTS)[:, None])
+    ratios = true.sum() * _TILTS - shifted @ seen
+    e = float(np.exp(min(special.logsumexp(ratios) - np.log(len(_TILTS)), 700.0)))
+    verdict = Verdict.FAIL if e >= 1 / error else Verdict.PASS
+    return Check(name, verdict, estimate=Estimate(e, n=total), bound=1 / error, detail=said)
