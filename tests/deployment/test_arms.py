@@ -14,7 +14,10 @@ def test_paired_is_the_mean_sequence_of_the_days_weighted_by_their_rows() -> Non
     difference = random.normal(size=len(days))
     means = np.array([difference[days == day].mean() for day in range(20)])
     sizes = np.array([(days == day).sum() for day in range(20)], float)
-    found, expected = arms.paired(difference, days, error=0.05, least=10), mean_sequence(means, error=0.05, block_weights=sizes, prior=arms.PRIOR)
+    found, expected = (
+        arms.paired(difference, days, error=0.05, least=10),
+        mean_sequence(means, error=0.05, block_weights=sizes, prior=arms.PRIOR),
+    )
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
     assert found.value == pytest.approx(difference.mean())
     assert found.n == 20

@@ -294,7 +294,9 @@ def test_the_sample_ratio_counts_units_and_sees_a_skew(world: Any) -> None:
     assert sample_ratio(w.system, pl.concat([honest, honest.head(200)])).estimate == sample_ratio(w.system, honest).estimate
     assert sample_ratio(w.system, logged(300)).verdict is Verdict.FAIL
     assert sample_ratio(w.system, pl.concat([honest, logged(500, 0.5, 1)])).verdict is Verdict.PASS
-    assert sample_ratio(w.system, pl.concat([honest, logged(620, 0.5, 1)])).verdict is Verdict.FAIL  # the later step draws 420 of 800
+    assert (
+        sample_ratio(w.system, pl.concat([honest, logged(620, 0.5, 1)])).verdict is Verdict.FAIL
+    )  # the later step draws 420 of 800
     assert sample_ratio(w.system, pl.concat([honest, logged(110, 0.1, 1)])).verdict is Verdict.PASS  # a bandit's share may shrink
     strayed = logged(500, 0.5, 1).with_columns(_unit=pl.Series([f"u{999 - i}" for i in range(1000)]))
     assert "could not be in" in sample_ratio(w.system, pl.concat([honest, strayed])).detail

@@ -64,7 +64,9 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
     if rollout.stage == "canary" and frame is not None:
         between = compare(home, system, rollout, frame, error=later, cautious=wanted.randomised)
     guarded = (
-        () if wanted.randomised and rollout.stage != "canary" else rails.guardrails(system, own, error=later, looks=looks(system))
+        ()
+        if wanted.randomised and rollout.stage != "canary"
+        else rails.guardrails(system, own, error=later, looks=looks(system.rollout, system.gate.block))
     )
     outside, n = same.outside + between.outside, same.n + between.n
     less = f"; {between.removed:.0%} of the arms' variance was known before acting" if between.removed > 0 else ""
@@ -174,7 +176,11 @@ def _own_arm(system: System, rollout: Rollout, frame: pl.DataFrame, bundles: Bun
     mine, other = of(rollout.challenger), of(rollout.champion)
     if mine is None or other is None:
         return mine, []
-    return mine, [rails.metric_between_the_arms(system, mine, other, confidence=1 - system.rollout.error / looks(system))]
+    return mine, [
+        rails.metric_between_the_arms(
+            system, mine, other, confidence=1 - system.rollout.error / looks(system.rollout, system.gate.block)
+        )
+    ]
 
 
 def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: Bundles) -> list[_Twins]:

@@ -17,6 +17,7 @@ from noria.deployment.rollout.software import sample_ratio
 from noria.deployment.rollout.worth import Floats, numbers, worth_as_taken
 from noria.deployment.routing import CHALLENGER, stretches
 from noria.measure import blocks_of
+from noria.system import Rollout as Rules
 from noria.system import System
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ class Arms:
     removed: float = 0.0
 
 
-def looks(system: System) -> int:
-    """The most times that the arms can be looked at: once a block, at each share until patience ends."""
-    shares = 1 if system.rollout.style == "bandit" else max(1, len(system.rollout.canary))
-    return max(1, shares * int(duration(system.rollout.patience) / duration(system.gate.block)))
+def looks(rules: Rules, block: str) -> int:
+    """The most times that the arms can be looked at: once a block, at each share until patience ends.
+
+    >>> looks(Rules(canary=(0.05, 0.25), patience="56d"), "1d"), looks(Rules(style="bandit", patience="56d"), "1d")
+    (112, 56)
+    """
+    shares = 1 if rules.style == "bandit" else max(1, len(rules.canary))
+    return max(1, shares * int(duration(rules.patience) / duration(block)))
 
 
 def compare(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, *, error: float, cautious: bool) -> Arms:
@@ -68,7 +73,7 @@ def compare(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, *
     strata = step if switchback else days * (step.max() + 1) + step
     plain = value
     value, removed = arms.adjusted(value, covariate(home, system, rollout, frame), mine, units, strata)
-    found = arms.between(value, mine, units, strata, error=error, looks=looks(system))
+    found = arms.between(value, mine, units, strata, error=error, looks=looks(system.rollout, system.gate.block))
     if cautious and not switchback:
         found = arms.widest(found, arms.daily(value, mine, days, error=error, least=system.gate.blocks))
     theirs = plain[~mine & np.isfinite(plain)]
@@ -116,7 +121,7 @@ def closing(  # noqa: PLR0917  columns of the same rows
     checks = [sample_ratio(system, frame.filter(pl.Series(there)), name="sample ratio at closing")]
     if not there.all():
         lost = (~there).astype(float)
-        found = arms.between(lost, mine, units, strata, error=LOST, looks=looks(system))
+        found = arms.between(lost, mine, units, strata, error=LOST, looks=looks(system.rollout, system.gate.block))
         verdict = Verdict.FAIL if found.above(0.0) or found.below(0.0) else Verdict.PASS
         sides = (
             f"{int(lost[side].sum())} of the {whose} {int(side.sum())} rows"
