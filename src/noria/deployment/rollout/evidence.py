@@ -169,7 +169,7 @@ def _own_arm(system: System, rollout: Rollout, frame: pl.DataFrame, bundles: Bun
         if release is None or rows.is_empty():
             return None
         try:
-            return rails.told(system, bundles, release, rows, fallback(system, numbers(rows["_act"])), shadow=False)
+            return rails.told(system, bundles, release, rows, _answered(system, release, rows, bundles)[0], shadow=False)
         except NoriaError:
             return None
 
