@@ -302,7 +302,7 @@ def randomised(random: np.random.Generator, runs: int, kind: str, r: float, *, g
         value = innovations(random, (runs, UNITS_A_DAY), kind)
         mine = (random.uniform(size=(runs, UNITS_A_DAY)) < shares[:, None]) & running[:, None]
         seen.add(value + mine * (effect + disturbance[:, day - 1])[:, None], mine)
-        found["arms"], found["better"], found["few"] = seen.widest(ERROR * LATER, most), seen.better(), seen.sums[3]
+        found["arms"], found["better"], found["few"] = seen.widest(ERROR, most), seen.better(), seen.sums[3]
 
     def look(run: int, stage: str) -> Evidence:  # noqa: ARG001  the arms say the same in every stage
         mean, low, high = (some[run] for some in found["arms"])

@@ -73,7 +73,7 @@ def check(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json
     ways, lines = _to_decision(system, home)
     result["to_decision"] = ways
     right = f"{file} is right: {system.name}, {system.task}, {counts} (declaration {system.id[:12]})"
-    show(result, lambda: "\n".join([right, *(f"to a rollout's decision: {line}" for line in lines)]), as_json=json)
+    show(result, lambda: "\n".join([right, *(f"a rollout's decision: {line}" for line in lines)]), as_json=json)
     return 0
 
 
@@ -87,14 +87,14 @@ def _to_decision(system: System, home: Path | None) -> tuple[list[dict[str, Any]
     settings = read_settings()
     path = home_path(system, home, settings)
     if not path.is_dir():
-        return [], [f"not known, there is no home {path.name} yet"]
+        return [], [f"not known yet, there is no home {path.name} yet"]
     try:
         with Home.open(path, settings, SystemClock(), create=False, write=False) as store:
             found = deployment.planned(store, system)
     except NoriaError as error:
-        return [], [f"not known, {error}"]
+        return [], [f"not known yet, {error}"]
     if isinstance(found, str):
-        return [], [f"not known, {found}"]
+        return [], [f"not known yet, {found}"]
     return [asdict(one) for one in found], [str(one) for one in found]
 
 
