@@ -67,8 +67,8 @@ def planned(home: Home, system: System) -> list[Planned] | str:
     """The days to a decision of each way to decide that this system has, or in a sentence what is missing to say so.
 
     Where acting does not change the label the paired difference decides in shadow. What two models will differ by is not known before there
-    are two, so the champion (or always acting) against the better of the two trivial policies stands in: models differ on fewer
-    rows than that, and take less time. Where acting changes the label the arms decide, at each share.
+    are two, so what stands in is the champion against a trivial policy (before its own rows are closed, always acting against never): models
+    differ on fewer rows than that, and take less time. Where acting changes the label the arms decide, at each share.
     """
     until = closed_until(home)
     if until is None:
@@ -76,20 +76,20 @@ def planned(home: Home, system: System) -> list[Planned] | str:
     there = home.lake.schema("predictions") or {}
     texts = (system.objective.value.sql, system.label.observed_when)
     wanted = dict.fromkeys(name for text in texts if text for name in columns_read(text))
-    columns = ["_unit", "_act", "_score", *(name for name in wanted if name in there)]
+    columns = ["_unit", "_act", "_score", "_release", *(name for name in wanted if name in there)]
     frame = closed(home, system, Window(until - PAST, until), columns=columns)
-    label = labels(system, frame)
-    tried = {name: clipped(system, made)[0] for name, made in policies(home.engine, system, frame, label).items()}
-    act = numbers(frame["_act"])
-    acted = np.isfinite(act).any()
-    taken = (
-        worth_as_taken(home, system, frame, fallback(system, act), numbers(frame["_score"]))[0] if acted else tried["always act"]
-    )
+    own = frame.filter(pl.col("_release") == (state(home).champion or "nobody"))
+    answered = _blocks(system, own) >= system.gate.blocks
+    frame = own if answered else frame
+    tried = policies(home.engine, system, frame, labels(system, frame))
+    tried = {name: clipped(system, made)[0] for name, made in tried.items()}
+    taken = tried["always act"]
+    if answered:
+        taken = worth_as_taken(home, system, frame, fallback(system, numbers(frame["_act"])), numbers(frame["_score"]))[0]
     days = blocks_of(frame["_time"], system.gate.block)
-    valued = np.isfinite(taken) & np.isfinite(tried["do nothing"])
-    if len(np.unique(days[valued])) < system.gate.blocks:
+    if len(np.unique(days[np.isfinite(taken) & np.isfinite(tried["do nothing"])])) < system.gate.blocks:
         return f"fewer than {system.gate.blocks} blocks of {system.gate.block} are closed with a value"
-    effect, why = _effect(system, state(home).champion is not None, taken, tried)
+    effect, why = _effect(system, answered, taken, tried)
     if effect is None:
         return why
     if system.label.affected_by_action or system.label.observed_when is not None:
@@ -97,10 +97,14 @@ def planned(home: Home, system: System) -> list[Planned] | str:
     return [_paired(system, _Past(taken, tried, frame["_unit"], days, effect, why))]
 
 
-def _effect(system: System, released: bool, taken: Floats, tried: dict[str, Floats]) -> tuple[float | None, str]:
+def _blocks(system: System, frame: pl.DataFrame) -> int:
+    return len(np.unique(blocks_of(frame["_time"], system.gate.block)))
+
+
+def _effect(system: System, answered: bool, taken: Floats, tried: dict[str, Floats]) -> tuple[float | None, str]:
     """The difference worth finding: the declared margin's share of what there is to gain."""
     nothing, always = float(np.nanmean(tried["do nothing"])), float(np.nanmean(tried["always act"]))
-    if released:
+    if answered:
         gain, of = float(np.nanmean(taken)) - nothing, "what the champion gains on doing nothing"
     else:
         gain, of = float(np.nanmean(tried["perfect"])) - max(nothing, always), "what perfect decisions would gain on trivial ones"
