@@ -3,7 +3,7 @@
 Where acting does not change the label, the *paired* difference decides: both models' decisions valued on the same rows, whoever
 answered. It is a confidence sequence over days with the declared ``error``, so looking after every cohort is free; each side
 of it errs with half of that. The canary can then only veto, by software, sample ratio and gross harm (between the arms, or on the
-step's own days), and waits while its own days look worse.
+step's own days), and waits while its own days look worse; at its end the paired difference has to stand still.
 
 Where acting changes the label, a decision that was not taken has no outcome. Shadow then tests software only, and the
 randomised arms of the canary decide: compared within each day and ramp step, pooled over both.
@@ -131,19 +131,24 @@ def _canary(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]
         return None
     if not terms.randomised and (seen.lately.value is None or seen.lately.value < -seen.margin):
         return None  # this step's own days speak against it, if not clearly: more of them will tell
-    last = at.step + 1 >= len(terms.shares)
-    if last and terms.randomised:
-        if not seen.arms.above(_bound(terms, seen)):
-            return None
-        return _ahead(terms, at.step + 1, checks, f"the arms' value difference {seen.arms} is {_wanted(terms, seen)}")
-    return _ahead(terms, at.step + 1, checks, f"held at {at.share:.0%} without a veto")
+    if at.step + 1 < len(terms.shares):
+        return _ahead(terms, at.step + 1, checks, f"held at {at.share:.0%} without a veto")
+    return _full(terms, at, seen, checks)
+
+
+def _full(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]) -> Move | None:
+    """Everything, when the evidence that decides is there (or still there, where it was in shadow already)."""
+    found, name = (seen.arms, "arms'") if terms.randomised else (seen.paired, "paired")
+    if not found.above(_bound(terms, seen)):
+        return None
+    return Move("full", 1.0, at.step + 1, Verdict.PASS, checks, f"the {name} value difference {found} is {_wanted(terms, seen)}")
 
 
 def _bandit(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]) -> Move | None:
     """Everything once the evidence is in; until then, at most once a ``step``, the share that goes with the chance of being better."""
-    found, name = (seen.arms, "arms'") if terms.randomised else (seen.paired, "paired")
-    if found.above(_bound(terms, seen)):
-        return _ahead(terms, len(terms.shares), checks, f"the {name} value difference {found} is {_wanted(terms, seen)}")
+    done = _full(terms, at, seen, checks)
+    if done is not None:
+        return done
     if seen.waited < duration(terms.rules.step) or seen.better is None:
         return None
     share = round(min(max(seen.better, terms.shares[0]), terms.shares[-1]), 2)
