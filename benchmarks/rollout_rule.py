@@ -11,7 +11,8 @@ of 0.4 standard deviations of a day. Three ways to compare:
 Beside them, on the same streams, what people do: a t-test looked at once, on day 56; the same t-test looked at daily; and
 "better over the last 7 days". They promote or roll back as soon as they are sure.
 
-Run ``python benchmarks/rollout_rule.py [runs]`` (1,000 runs take about four minutes on one core; ``--markdown`` prints the table of the docs).
+Run ``python benchmarks/rollout_rule.py [runs]`` (1,000 runs take about four minutes on one core; ``--markdown`` adds the tables of the docs, ``--bare``
+what the intervals alone do).
 Everything runs over all runs at once, but for ``next_move``; a test holds the vectorised evidence against ``noria``'s own functions.
 """
 
@@ -30,7 +31,7 @@ import noria as nr
 from noria.core import Check, Estimate, Verdict
 from noria.deployment.live import Rollout
 from noria.deployment.rollout import arms
-from noria.deployment.rollout.evidence import LATER
+from noria.deployment.rollout.evidence import ARMS, LATER
 from noria.deployment.rollout.randomised import looks
 from noria.deployment.rollout.rules import Evidence, Terms, next_move
 from noria.stats.sequential import PRIOR
@@ -302,7 +303,7 @@ def randomised(random: np.random.Generator, runs: int, kind: str, r: float, *, g
         value = innovations(random, (runs, UNITS_A_DAY), kind)
         mine = (random.uniform(size=(runs, UNITS_A_DAY)) < shares[:, None]) & running[:, None]
         seen.add(value + mine * (effect + disturbance[:, day - 1])[:, None], mine)
-        found["arms"], found["better"], found["few"] = seen.widest(ERROR, most), seen.better(), seen.sums[3]
+        found["arms"], found["better"], found["few"] = seen.widest(ERROR * ARMS, most), seen.better(), seen.sums[3]
 
     def look(run: int, stage: str) -> Evidence:  # noqa: ARG001  the arms say the same in every stage
         mean, low, high = (some[run] for some in found["arms"])
@@ -443,22 +444,36 @@ def text(one: Line) -> str:
     )
 
 
-def markdown(one: Line) -> str:
-    """A row for the docs."""
-    cells = [f"{share:.1%}".replace("%", " %") for share in (one.promoted, one.rolled_back, one.by56, one.right, one.wrong)]
-    return f"| {one.kind} | {one.r:g} | {one.rule} | {' | '.join(cells)} | {one.median:.0f} |"
+def markdown(found: list[Line]) -> str:
+    """The tables of the docs: a row for each kind of days, a column for each rule."""
+    rules = list(dict.fromkeys(one.rule for one in found))
+    rows: dict[tuple[str, float], dict[str, Line]] = {}
+    for one in found:
+        rows.setdefault((one.kind, one.r), {})[one.rule] = one
+    cells: dict[str, Callable[[Line], str]] = {
+        "A/A: promoted + rolled back, %": lambda one: f"{one.promoted:.1%} + {one.rolled_back:.1%}".replace("%", ""),
+        "gain: right by day 56, by day 120, %; median day": lambda one: (
+            f"{one.by56:.0%}, {one.right:.0%}; {one.median:.0f}".replace("%", "")
+        ),
+        "gain: rolled back all the same, %": lambda one: f"{one.wrong:.1%}".replace("%", ""),
+    }
+    made = []
+    for title, cell in cells.items():
+        made += [f"| {title} | r | {' | '.join(rules)} |", f"|---|---|{'---|' * len(rules)}"]
+        made += [f"| {kind} | {r:g} | {' | '.join(cell(row[rule]) for rule in rules)} |" for (kind, r), row in rows.items()]
+        made.append("")
+    return "\n".join(made)
 
 
 def main(runs: int, *, docs: bool, bare: bool) -> None:
-    if docs:
-        print("| days | r | rule | A/A: promoted | A/A: rolled back | gain: right by 56 | right by 120 | wrong | median day |")
-        print("|---|---|---|---|---|---|---|---|---|")
-    else:
-        print(f"{'':29s}{'':20s}{'A/A: +':>9s}{'-':>9s}{'by 56':>11s}{'by 120':>9s}{'wrong':>9s}{'median':>9s}")
+    found: list[Line] = []
+    print(f"{'':29s}{'':20s}{'A/A: +':>9s}{'-':>9s}{'by 56':>11s}{'by 120':>9s}{'wrong':>9s}{'median':>9s}")
     for kind in KINDS:
         for r in (0.0, 0.3, 0.5):
-            for one in lines(kind, r, runs, bare=bare):
-                print(markdown(one) if docs else text(one), flush=True)
+            found += lines(kind, r, runs, bare=bare)
+            print("\n".join(text(one) for one in found if (one.kind, one.r) == (kind, r)), flush=True)
+    if docs:
+        print(markdown(found))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
+import polars as pl
 import pytest
 import statsmodels.api as sm
 
+from noria.deployment import routing
 from noria.deployment.rollout import arms
 from noria.stats import mean_sequence
+
+T0 = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def test_paired_is_the_mean_sequence_of_the_days_weighted_by_their_rows() -> None:
@@ -190,3 +196,23 @@ def test_the_chance_for_pairs_needs_some_days_and_goes_with_their_difference() -
     units = np.arange(60).astype(str)
     assert arms.better_arm(noise + 2 * mine, mine, units, days, days, least=10) > 0.9
     assert arms.better_arm(noise, np.ones(60, bool), units, days, days, least=10) is None
+
+
+def test_equal_variants_in_stretches_of_time_are_told_apart_as_rarely_as_declared() -> None:
+    """Neighbouring stretches are alike, the assignment is drawn anew for each: the stretch as the observation is enough. Rows are not."""
+    random = np.random.default_rng(14)
+    runs, many, by_stretch, by_row = 200, 180, 0, 0
+    stretch = np.repeat(np.arange(many), 8)
+    times = pl.Series([T0 + timedelta(hours=4 * int(k), minutes=9) for k in stretch], dtype=pl.Datetime("us", "UTC"))
+    for run in range(runs):
+        level = np.zeros(many)
+        for k in range(1, many):
+            level[k] = 0.8 * level[k - 1] + random.normal()
+        mine = routing.switched("s", run, times, "4h", 0.3)
+        value = level[stretch] + random.normal(size=len(stretch))
+        for units in (stretch, np.arange(len(stretch))):
+            found = arms.between(value, mine, units.astype(str), np.zeros(len(stretch), int), error=0.05, looks=1)
+            wrong = found.above(0.0) or found.below(0.0)
+            by_stretch, by_row = by_stretch + (wrong and units is stretch), by_row + (wrong and units is not stretch)
+    assert by_stretch / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+    assert by_row / runs > 0.3

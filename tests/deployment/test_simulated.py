@@ -134,3 +134,11 @@ def test_a_bandit_gives_the_better_arm_more_and_the_worse_arm_less(bench: Any) -
         for gain in (-0.3, 0.0, 0.3)
     ]
     assert shares[0] < 0.22 < shares[1] < 0.4 < shares[2]
+
+
+def test_the_tables_have_a_column_for_each_rule_and_a_row_for_each_kind_of_days(bench: Any) -> None:
+    found = bench.lines("normal", 0.3, 12)
+    assert [one.rule for one in found] == ["noria, paired", "noria, arms", "noria, bandit", *bench.RULES]
+    made = bench.markdown(found).splitlines()
+    assert sum(line.startswith("| normal | 0.3 |") for line in made) == 3
+    assert all(line.count("|") == len(found) + 3 for line in made if line)

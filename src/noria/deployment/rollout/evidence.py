@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from noria.store import Home
 
 LATER = 0.25  # the part of the declared error that each veto may add: arms that do not decide, guardrails, a step's own days, the guard
+ARMS = (
+    0.5  # the part that arms take which decide: units' noise hides autocorrelation of the days' own disturbance from its estimate
+)
 _LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act", "_act_propensity")
 UNITS, STRETCHES = 30, 10  # the challenger's fewest before a canary step says anything
 
@@ -62,7 +65,7 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
         own, shown = _own(system, rollout, twins, bundles)
     between, later = Arms(), system.rollout.error * LATER
     if rollout.stage == "canary" and frame is not None:
-        error = system.rollout.error if wanted.randomised else later
+        error = system.rollout.error * ARMS if wanted.randomised else later
         between = compare(home, system, rollout, frame, error=error, cautious=wanted.randomised)
     guarded = (
         ()

@@ -15,6 +15,7 @@ from noria.core import Window, duration
 from noria.deployment.bundles import fallback
 from noria.deployment.live import state
 from noria.deployment.rollout import arms
+from noria.deployment.rollout.evidence import ARMS
 from noria.deployment.rollout.randomised import looks
 from noria.deployment.rollout.worth import Floats, clipped, labels, numbers, worth_as_taken
 from noria.measure import blocks_of, closed, closed_until, columns_read, policies
@@ -152,7 +153,7 @@ def _arms(system: System, past: _Past) -> list[Planned]:
         len(sums) / len(means),
         timedelta(days=1) / duration(system.gate.block),
     )
-    error, made = system.rollout.error, []
+    error, made = system.rollout.error * ARMS, []
     for share in tuple(system.rollout.canary) if system.rollout.style != "blue-green" else ():
         spread = a_unit * float(np.sqrt(1 / (a_block * share) + 1 / (a_block * (1 - share))))
         by_day = blocks_needed(spread, past.effect, error=error, prior=arms.PRIOR, power=POWER)
