@@ -283,8 +283,8 @@ def test_outcomes_that_one_arm_loses_are_seen_at_closing_and_not_at_assignment(w
     nothing = np.zeros(rows.height, bool)
     assert sample_ratio(w.system, rows).verdict is Verdict.PASS
 
-    def at_closing(value: np.ndarray, system: Any = w.system) -> dict[str, Verdict]:
-        made = closing(system, rows, value, nothing, mine, units, strata)
+    def at_closing(value: np.ndarray, system: Any = w.system, unseen: np.ndarray = nothing) -> dict[str, Verdict]:
+        made = closing(system, rows, value, unseen, mine, units, strata)
         return {check.name: check.verdict for check in made}
 
     random = np.random.default_rng(3)
@@ -292,6 +292,8 @@ def test_outcomes_that_one_arm_loses_are_seen_at_closing_and_not_at_assignment(w
     assert at_closing(everywhere) == {"sample ratio at closing": Verdict.PASS, "lost outcomes": Verdict.PASS}
     one_arm = np.where(mine & (random.uniform(size=rows.height) < 0.3), np.nan, 1.0)
     assert at_closing(one_arm) == {"sample ratio at closing": Verdict.FAIL, "lost outcomes": Verdict.FAIL}
+    idle = np.where(mine, 1.0, np.nan)  # doing nothing has no amount: no outcome is lost where nobody acted
+    assert at_closing(idle, unseen=~mine) == {"sample ratio at closing": Verdict.PASS}
     censored = replace(w.system, label=replace(w.system.label, censored_when="out"))
     assert set(at_closing(one_arm, censored).values()) == {Verdict.NOT_ENOUGH_DATA}
     assert rollout.stage == "canary"

@@ -82,7 +82,7 @@ def compare(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, *
         units=len(np.unique(units[mine])),
         gain=max(0.0, float(theirs.mean())) if len(theirs) else 0.0,
         better=arms.better_arm(value, mine, units, strata, None if switchback else days, least=system.gate.blocks),
-        checks=closing(system, frame, plain, unseen, mine, units, strata),
+        checks=closing(system, frame, plain, unseen | ~np.isfinite(act), mine, units, strata),
         outside=outside,
         n=int(np.isfinite(plain).sum()),
         removed=removed,
@@ -115,7 +115,8 @@ def closing(  # noqa: PLR0917  columns of the same rows
     """Whether the arms have lost outcomes unequally: units of closed rows against the shares, and rows without a value.
 
     Fair when they were assigned and not when they were closed means that what happened in one arm does not come back. Where labels may
-    be censored the acts can have done that, which is no fault, and yet the arms cannot be compared then.
+    be censored the acts can have done that, which is no fault, and yet the arms cannot be compared then. ``unseen`` are rows that have no
+    outcome to lose: what was not shown, and what nobody acted on.
     """
     there = np.isfinite(value) | unseen
     checks = [sample_ratio(system, frame.filter(pl.Series(there)), name="sample ratio at closing")]
@@ -129,7 +130,7 @@ def closing(  # noqa: PLR0917  columns of the same rows
         )
         checks.append(Check("lost outcomes", verdict, estimate=found, bound=0.0, detail=f"no value: {' and '.join(sides)}"))
     blind = int((unseen & ~np.isfinite(value)).sum())
-    if blind:
+    if blind and system.label.observed_when is not None:
         detail = f"the value of {blind} of {len(value)} rows depends on a label that their act left unseen: the arms cannot be compared"
         checks.append(Check("rows that were not shown", Verdict.NOT_ENOUGH_DATA, detail=detail))
     if system.label.censored_when is None:

@@ -29,7 +29,7 @@ LATELY = timedelta(days=3)
 def software(home: Home, system: System, rollout: Rollout, bundles: Bundles) -> tuple[Check, ...]:
     """Refused rows and score parity of the last days, and the sample ratio of the whole canary."""
     newest = home.ledger.latest(Scored)
-    since = rollout.moved if newest is None else max(rollout.moved, newest.record.window.end - LATELY)
+    since = rollout.entered if newest is None else max(rollout.entered, newest.record.window.end - LATELY)
     logged, shadow = home.lake.read("predictions", _time=(since, None)), _shadow(home, since)
     checks = [refusals(rollout, logged, shadow)]
     if rollout.stage != "full":
