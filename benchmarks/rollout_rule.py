@@ -465,6 +465,37 @@ def markdown(found: list[Line]) -> str:
     return "\n".join(made)
 
 
+def power(r: float, gain: float, runs: int) -> dict[str, str]:
+    """For a gain in standard deviations of a day, on normal days: right by day 56, by day 120, and the median day, by rule."""
+    random = np.random.default_rng([99, int(10 * r), int(10 * gain)])
+    stream = days(random, runs, "normal", r, effect=gain, length=LAST + GUARD)
+    played = {"noria, paired": paired(stream)}
+    for name, rules in (("noria, arms", RANDOMISED), ("noria, bandit", BANDIT)):
+        played[name] = randomised(random, runs, "normal", r, gain=gain, rules=rules)
+    ends = {name: (end.side, end.day) for name, end in played.items()} | {"t-test once, day 56": decisions(by_t_once, stream)}
+    found = {}
+    for name, (side, when) in ends.items():
+        hits = when[side == 1]
+        median = f"{np.median(hits):.0f}" if len(hits) else "-"
+        found[name] = f"{np.mean((side == 1) & (when <= 56)):.0%}, {np.mean(side == 1):.0%}; {median}".replace("%", "")
+    return found
+
+
+def powers(runs: int) -> str:
+    """That as a table: a row for each gain and each autocorrelation."""
+    made = []
+    for gain in (0.2, 0.4, 0.8, 1.2):
+        for r in (0.0, 0.3, 0.5):
+            cells = power(r, gain, runs)
+            if not made:
+                made += [
+                    f"| gain, sd of a day: right by day 56, by day 120, %; median day | r | {' | '.join(cells)} |",
+                    f"|---|---|{'---|' * len(cells)}",
+                ]
+            made.append(f"| {gain:g} | {r:g} | {' | '.join(cells.values())} |")
+    return "\n".join(made)
+
+
 def main(runs: int, *, docs: bool, bare: bool) -> None:
     found: list[Line] = []
     print(f"{'':29s}{'':20s}{'A/A: +':>9s}{'-':>9s}{'by 56':>11s}{'by 120':>9s}{'wrong':>9s}{'median':>9s}")
@@ -474,6 +505,7 @@ def main(runs: int, *, docs: bool, bare: bool) -> None:
             print("\n".join(text(one) for one in found if (one.kind, one.r) == (kind, r)), flush=True)
     if docs:
         print(markdown(found))
+    print(powers(runs))
 
 
 if __name__ == "__main__":

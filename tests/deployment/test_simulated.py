@@ -142,3 +142,4 @@ def test_the_tables_have_a_column_for_each_rule_and_a_row_for_each_kind_of_days(
     made = bench.markdown(found).splitlines()
     assert sum(line.startswith("| normal | 0.3 |") for line in made) == 3
     assert all(line.count("|") == len(found) + 3 for line in made if line)
+    assert bench.power(0.0, 2.0, 10)["noria, paired"].startswith("100, 100; ")
