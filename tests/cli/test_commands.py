@@ -85,7 +85,8 @@ def test_check_says_what_is_right(noria: Any, shop: Path) -> None:
 def test_check_says_how_long_a_rollout_takes_to_decide(noria: Any, turned: Path, tmp_path: Path) -> None:
     done = noria("check", turned)
     assert re.search(
-        r"a rollout's decision: shadow, on the same rows: about \d+ days to tell .* \(10% of what the champion", done.out
+        r"a rollout's decision: shadow, on the same rows, at worst: about \d+ days to tell .* \(10% of what the champion",
+        done.out,
     )
     (way,) = noria("check", turned, "--json").json["to_decision"]
     assert way["days"] > 0

@@ -48,7 +48,7 @@ def test_before_the_first_release_always_acting_stands_in(world: Any) -> None:
     value = 2 * truth["label"].to_numpy() - 1  # of acting; not acting is worth 0
     day = np.repeat(np.arange(24), w.rows_a_day)
     means = np.bincount(day, value) / np.bincount(day)
-    assert found.how == "shadow, on the same rows"
+    assert found.how == "shadow, on the same rows, at worst"
     assert found.spread == pytest.approx(means.std(ddof=1))
     assert found.a_day == w.rows_a_day
     assert found.effect == pytest.approx(0.1 * (np.maximum(value, 0).mean() - max(value.mean(), 0)))

@@ -136,7 +136,12 @@ def _paired(system: System, past: _Past) -> Planned:
     blocks = blocks_needed(spread, past.effect, error=error, autocorrelation=r, prior=arms.PRIOR, power=POWER)
     blocks = None if blocks is None else max(blocks, system.gate.blocks)
     return Planned(
-        "shadow, on the same rows", _in_days(blocks, a_day), past.effect, past.why, spread, float(asked.to_numpy().mean()) * a_day
+        "shadow, on the same rows, at worst",
+        _in_days(blocks, a_day),
+        past.effect,
+        past.why,
+        spread,
+        float(asked.to_numpy().mean()) * a_day,
     )
 
 
