@@ -82,6 +82,21 @@ def test_check_says_what_is_right(noria: Any, shop: Path) -> None:
     assert noria("check", shop / "system.py", "--json").json["task"] == "binary"
 
 
+def test_check_says_how_long_a_rollout_takes_to_decide(noria: Any, turned: Path, tmp_path: Path) -> None:
+    done = noria("check", turned)
+    assert re.search(
+        r"a rollout's decision: shadow, on the same rows, at worst: about \d+ days to tell .* \(10% of what the champion",
+        done.out,
+    )
+    (way,) = noria("check", turned, "--json").json["to_decision"]
+    assert way["days"] > 0
+    assert way["effect"] > 0
+    assert "not known yet, there is no home" in noria("check", turned, "--home", tmp_path / "new").out
+    assert noria("check", turned, "--home", tmp_path / "new", "--json").json["to_decision"] == []
+    assert not (tmp_path / "new").exists()
+    assert "a rollout's decision: not known yet" in noria("check", turned, "--home", tmp_path).out
+
+
 def test_check_names_every_mistake(noria: Any, shop: Path) -> None:
     wrong = shop / "wrong.py"
     text = (shop / "system.py").read_text()

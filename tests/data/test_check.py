@@ -88,6 +88,12 @@ def test_the_wrong_declaration_is_answered_whole() -> None:
         ({"gate": nr.Gate(blocks=1)}, "gate.blocks"),
         ({"gate": nr.Gate(margin=-1)}, "gate.margin"),
         ({"rollout": nr.Rollout(patience="1d")}, "rollout.patience"),
+        ({"rollout": nr.Rollout(style="slowly")}, "rollout.style"),
+        ({"rollout": nr.Rollout(style="bandit", canary=(0.1,))}, "rollout.canary"),
+        ({"rollout": nr.Rollout(switchback="a while")}, "rollout.switchback"),
+        ({"rollout": nr.Rollout(covariate="n +")}, "rollout.covariate"),
+        ({"rollout": nr.Rollout(covariate="nowhere + 1")}, "rollout.covariate"),
+        ({"rollout": nr.Rollout(covariate="score + n")}, "rollout.covariate"),
         ({"retrain": nr.Retrain(budget=0)}, "retrain.budget"),
         ({"rollout": nr.Rollout(style="rainbow")}, "rollout.style"),
         ({"rollout": nr.Rollout(style="bandit", canary=(0.2,))}, "rollout.canary"),
@@ -120,6 +126,23 @@ def test_the_wrong_declaration_is_answered_whole() -> None:
 )
 def test_each_mistake_has_its_place(declare: Any, tmp_path: Path, parts: dict[str, Any], place: str) -> None:
     assert place in [problem.place for problem in data.check(declare(**sources(), **parts), tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "place"),
+    [
+        (nr.Rollout(style="blue-green"), "rollout.style"),  # no arms, and nothing else could decide
+        (nr.Rollout(canary=()), "rollout.canary"),
+        (nr.Rollout(style="bandit", switchback="6h", covariate="n * 2"), None),
+    ],
+)
+def test_where_acting_changes_the_label_a_rollout_needs_arms(
+    declare: Any, tmp_path: Path, rollout: nr.Rollout, place: str | None
+) -> None:
+    made = sources()
+    label = nr.Label(made["came"], "x > 0", within="6h", otherwise=False, affected_by_action=True)
+    found = data.check(declare(asked=made["asked"], label=label, rollout=rollout), tmp_path)
+    assert [problem.place for problem in found] == ([] if place is None else [place])
 
 
 def test_without_a_mistake_there_is_nothing_to_say(declare: Any, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import noria as nr
 from noria import deployment
 from noria.core import Conflict, LeaseLost, NoriaError, Refused, Verdict
-from noria.deployment.rollout.evidence import gather, parity, ratio, refusals
+from noria.deployment.rollout.evidence import gather
+from noria.deployment.rollout.software import parity, refusals, sample_ratio
 from noria.records import Released, RolloutMoved, Turned
 from noria.store import Home
 
@@ -276,14 +277,30 @@ def test_of_two_racing_releases_one_wins(world: Any) -> None:
 
 def test_the_sample_ratio_counts_units_and_sees_a_skew(world: Any) -> None:
     w = world()
-    begin(w, w.bundle("x"))
-    turn_until(w, 1, 40, "canary")
-    rollout = deployment.state(w.home).rollout
-    honest = pl.DataFrame({"_unit": [f"u{i}" for i in range(1000)], "_variant": ["challenger"] * 200 + ["champion"] * 800})
-    assert ratio(rollout, honest).verdict is Verdict.PASS
-    assert ratio(rollout, pl.concat([honest, honest.head(200)])).verdict is Verdict.PASS  # asked again is no new unit
-    skewed = honest.with_columns(_variant=pl.Series(["challenger"] * 300 + ["champion"] * 700))
-    assert ratio(rollout, skewed).verdict is Verdict.FAIL
+
+    def logged(mine: int, share: float = 0.2, minute: int = 0) -> pl.DataFrame:
+        own = [True] * mine + [False] * (1000 - mine)
+        return pl.DataFrame(
+            {
+                "_time": pl.Series([START + timedelta(minutes=minute)] * 1000, dtype=pl.Datetime("us", "UTC")),
+                "_unit": [f"u{i}" for i in range(1000)],
+                "_variant": ["challenger" if one else "champion" for one in own],
+                "_variant_propensity": [share if one else 1 - share for one in own],
+            }
+        )
+
+    honest = logged(200)
+    assert sample_ratio(w.system, honest).verdict is Verdict.PASS
+    assert sample_ratio(w.system, pl.concat([honest, honest.head(200)])).estimate == sample_ratio(w.system, honest).estimate
+    assert sample_ratio(w.system, logged(300)).verdict is Verdict.FAIL
+    assert sample_ratio(w.system, pl.concat([honest, logged(500, 0.5, 1)])).verdict is Verdict.PASS
+    assert (
+        sample_ratio(w.system, pl.concat([honest, logged(620, 0.5, 1)])).verdict is Verdict.FAIL
+    )  # the later step draws 420 of 800
+    assert sample_ratio(w.system, pl.concat([honest, logged(110, 0.1, 1)])).verdict is Verdict.PASS  # a bandit's share may shrink
+    strayed = logged(500, 0.5, 1).with_columns(_unit=pl.Series([f"u{999 - i}" for i in range(1000)]))
+    assert "could not be in" in sample_ratio(w.system, pl.concat([honest, strayed])).detail
+    assert sample_ratio(w.system, honest.clear()).verdict is Verdict.NOT_ENOUGH_DATA
 
 
 def test_refused_rows_fail_only_beyond_what_the_champion_refuses_too(world: Any) -> None:

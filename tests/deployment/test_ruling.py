@@ -25,6 +25,7 @@ from noria.deployment.service.service import Service
 from noria.settings import Settings
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
+UNITS = nr.Rollout(shadow="3d", canary=(0.2, 0.5), unit="unit", step="1d", patience="9d")
 STATES = ("nothing", "release", "shadow", "canary", "second canary", "guarded", "against nothing")
 REQUEST = nr.Request(
     {"unit": "VARCHAR", "x": "DOUBLE", "z": "DOUBLE", "shop": "VARCHAR", "vip": "BOOLEAN", "n": "BIGINT"}, key="unit"
@@ -74,29 +75,30 @@ ROWS = st.lists(
 
 @pytest.mark.parametrize("wanted", STATES)
 @pytest.mark.parametrize(
-    ("decide", "serve"),
+    ("decide", "serve", "rollout"),
     [
-        (nr.Decide(), nr.Serve()),
-        (nr.Decide(explore=0.3, holdout=0.2), nr.Serve()),
-        (nr.Decide("human"), nr.Serve()),
-        (nr.Decide("act when score > 0.4", explore=0.1), nr.Serve("partial", confidence=0.8)),
-        (nr.Decide(), nr.Serve("assist")),
-        (nr.Decide(), nr.Serve("shadow")),
+        (nr.Decide(), nr.Serve(), UNITS),
+        (nr.Decide(), nr.Serve(), nr.Rollout(shadow="3d", canary=(0.3, 0.6), switchback="1h", step="1d")),
+        (nr.Decide(explore=0.3, holdout=0.2), nr.Serve(), UNITS),
+        (nr.Decide("human"), nr.Serve(), UNITS),
+        (nr.Decide("act when score > 0.4", explore=0.1), nr.Serve("partial", confidence=0.8), UNITS),
+        (nr.Decide(), nr.Serve("assist"), UNITS),
+        (nr.Decide(), nr.Serve("shadow"), UNITS),
     ],
-    ids=["plain", "drawn", "by hand", "partial", "assist", "shadow"],
+    ids=["plain", "switched", "drawn", "by hand", "partial", "assist", "shadow"],
 )
 def test_the_short_way_is_the_long_way(
-    world: Callable[..., Any], tmp_path: Any, wanted: str, decide: nr.Decide, serve: nr.Serve
+    world: Callable[..., Any], wanted: str, decide: nr.Decide, serve: nr.Serve, rollout: nr.Rollout
 ) -> None:
     asks = nr.Source("asks", key="unit", time="asked_at", owner="us")
-    w = world(predict=REQUEST, features=[asks.columns("x", "z", "shop", "vip", "n")], decide=decide, serve=serve)
+    w = world(predict=REQUEST, features=[asks.columns("x", "z", "shop", "vip", "n")], decide=decide, serve=serve, rollout=rollout)
     bring(w, wanted)
     w.clock.move(w.clock.now() + timedelta(minutes=5))
     w.home.settings = Settings(durable=False)
     service = Service(w.home, w.system)
     try:
 
-        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
         @given(rows=ROWS)
         def same(rows: list[dict[str, Any]]) -> None:
             assert service.state.ruling is not None

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from noria.core import NoriaError
-from noria.measure import bounds, columns_read, expected, policies, value
+from noria.measure import bounds, columns_read, expected, policies, seen, value, without_label
 from noria.system import Value
 
 RANDOM = np.random.default_rng(0)
@@ -138,3 +138,49 @@ def test_bounds_hold_and_are_reached():
     seen = [by_hand(a, y) for a, y in itertools.product((0, 1), repeat=2)]
     assert bounds(Value(CONSTANT)) == (min(seen), max(seen))
     assert bounds(Value("price", low=0, high=3)) == (0, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ labels not to be seen
+
+
+def test_a_value_that_no_label_changes_is_known_without_one(engine, declare):
+    nothing = np.array([0.0, 1.0, np.nan, 0.0])
+    frame = pl.DataFrame({"price": [1.0, 2.0, 3.0, None]})
+    made = without_label(
+        engine, declare("case when act and label then price when act then -1 else 0.5 * price end"), frame, nothing
+    )
+    assert made[0] == 0.5
+    assert np.isnan(made[1:]).all()  # acting depends on the label, no act has no value, no price neither
+    harm = without_label(engine, declare("case when label then 3 when act then -1 else 0 end"), frame, nothing)
+    assert np.isnan(harm).all()  # a NULL in place of the label would have said 0
+
+
+@pytest.mark.parametrize(
+    ("sql", "task", "known"),
+    [
+        ("case when act = 'sell' and label = 'dog' then 5 when act = 'wait' then 2 else 0 end", "multiclass", [0.0, np.nan, 2.0]),
+        ("case when act then least(label, 3) else 1 end", "regression", [1.0, np.nan, np.nan]),
+    ],
+)
+def test_the_same_for_classes_and_numbers(engine, declare, sql, task, known):
+    acts = ("keep", "sell", "wait") if task == "multiclass" else (False, True)
+    act = np.array([0.0, 1.0, 2.0]) if task == "multiclass" else np.array([0.0, 1.0, 1.0])
+    system = declare(sql, "largest expected value" if task == "multiclass" else "act when score > 1", task, acts)
+    frame = pl.DataFrame({"_class": ["dog", "cat", None]})
+    assert without_label(engine, system, frame, act) == pytest.approx(np.array(known), nan_ok=True)
+
+
+def test_what_is_seen_is_as_declared(engine, declare):
+    from dataclasses import replace
+
+    system = declare(CONSTANT)
+    act = np.array([0.0, 1.0, np.nan])
+    frame = pl.DataFrame({"slot": ["top", "side", "top"]})
+    assert seen(engine, system, frame, act).all()
+    shown = replace(system, label=replace(system.label, observed_when="act and slot = 'top'"))
+    assert seen(engine, shown, frame, np.array([1.0, 1.0, np.nan])).tolist() == [True, False, False]
+    assert seen(engine, replace(system, label=replace(system.label, observed_when="act")), frame, act).tolist() == [
+        False,
+        True,
+        False,
+    ]

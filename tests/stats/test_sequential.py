@@ -1,6 +1,7 @@
 """Sequences that may be looked at every day: error rates and power by simulation, e-values against direct integration."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from noria.core import Verdict
-from noria.stats import blocks_needed, half_width, mean_sequence, sample_ratio
+from noria.stats import blocks_needed, drawn_as_declared, half_width, mean_sequence, sample_ratio
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def bench():
     spec = importlib.util.spec_from_file_location("rollout_rule", ROOT / "benchmarks" / "rollout_rule.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -121,3 +123,48 @@ def test_sample_ratio_edges():
     assert sample_ratio([10, 0], [1.0, 0.0]).verdict is Verdict.NOT_ENOUGH_DATA
     with pytest.raises(ValueError, match="sum to 1"):
         sample_ratio([1, 2], [0.5, 0.6])
+
+
+def test_draws_with_their_own_chances_are_rarely_called_wrong():
+    """Looked at after every 20 draws, with a share that follows what came out, as a bandit's does."""
+    random = np.random.default_rng(20)
+    runs, wrong = 300, 0
+    for _ in range(runs):
+        hits, chances, share = [], [], 0.1
+        for _ in range(25):
+            chances += [share] * 20
+            hits += list((random.uniform(size=20) < share).astype(float))
+            share = float(np.clip(0.1 + np.mean(hits[-20:]), 0.1, 0.9))
+            if drawn_as_declared(np.array(hits), np.array(chances), error=0.05).verdict is Verdict.FAIL:
+                wrong += 1
+                break
+    assert wrong / runs <= 0.05
+
+
+def test_draws_that_are_off_are_found():
+    random = np.random.default_rng(21)
+    chances = np.repeat([0.05, 0.25, 0.5], 4000)
+    honest = (random.uniform(size=12000) < chances).astype(float)
+    lost = np.where(random.uniform(size=12000) < 0.12, 0.0, honest)  # one in eight of the challenger's is not there
+    assert drawn_as_declared(honest, chances).verdict is Verdict.PASS
+    assert drawn_as_declared(lost, chances).verdict is Verdict.FAIL
+
+
+def test_the_e_value_is_a_mean_of_likelihood_ratios():
+    from noria.stats.sequential import _TILTS
+
+    chances, hits = np.array([0.2, 0.2, 0.7]), np.array([1.0, 0.0, 1.0])
+    ratios = []
+    for tilt in _TILTS:
+        tilted = chances * np.exp(tilt) / (1 - chances + chances * np.exp(tilt))
+        ratios.append(np.prod(np.where(hits > 0, tilted / chances, (1 - tilted) / (1 - chances))))
+    assert drawn_as_declared(hits, chances).estimate.value == pytest.approx(np.mean(ratios))
+
+
+def test_impossible_draws_and_nothing():
+    assert drawn_as_declared(np.array([1.0]), np.array([0.0])).verdict is Verdict.FAIL
+    assert drawn_as_declared(np.array([0.0]), np.array([1.0])).verdict is Verdict.FAIL
+    assert drawn_as_declared(np.array([]), np.array([])).verdict is Verdict.NOT_ENOUGH_DATA
+    assert drawn_as_declared(np.array([1.0]), np.array([1.0])).verdict is Verdict.NOT_ENOUGH_DATA  # certain: nothing was drawn
+    with pytest.raises(ValueError, match="one chance"):
+        drawn_as_declared(np.array([1.0]), np.array([0.5, 0.5]))

@@ -8,9 +8,21 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, FileArgument, FileOption, HomeOption, JsonOption, load_system, opened, show
-from noria.core import Conflict, DeclarationError, NotFound, check_name
+from noria.cli.common import (
+    DEFAULT_FILE,
+    FileArgument,
+    FileOption,
+    HomeOption,
+    JsonOption,
+    home_path,
+    load_system,
+    opened,
+    show,
+)
+from noria.core import Conflict, DeclarationError, NoriaError, NotFound, SystemClock, check_name
 from noria.records import Declared, Entry, Record
+from noria.settings import read_settings
+from noria.system import System
 
 
 def init(
@@ -37,8 +49,11 @@ def init(
     return 0
 
 
-def check(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:  # noqa: ARG001
-    """Finds every mistake in a declaration at once, each with its place. Reads the sources' columns, never writes."""
+def check(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+    """Finds every mistake in a declaration at once, each with its place, and says how long a rollout would take to decide.
+
+    Reads the sources' columns and, when there is a home, its closed cohorts; never writes.
+    """
     from noria import data
 
     system = load_system(file)
@@ -55,8 +70,32 @@ def check(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json
         "candidates": len(system.recipes),
         "problems": [],
     }
-    show(result, lambda: f"{file} is right: {system.name}, {system.task}, {counts} (declaration {system.id[:12]})", as_json=json)
+    ways, lines = _to_decision(system, home)
+    result["to_decision"] = ways
+    right = f"{file} is right: {system.name}, {system.task}, {counts} (declaration {system.id[:12]})"
+    show(result, lambda: "\n".join([right, *(f"a rollout's decision: {line}" for line in lines)]), as_json=json)
     return 0
+
+
+def _to_decision(system: System, home: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The days until a rollout decides, as data and as lines; without a home or closed cohorts a line that says what is missing."""
+    from dataclasses import asdict
+
+    from noria import deployment
+    from noria.store import Home
+
+    settings = read_settings()
+    path = home_path(system, home, settings)
+    if not path.is_dir():
+        return [], [f"not known yet, there is no home {path.name} yet"]
+    try:
+        with Home.open(path, settings, SystemClock(), create=False, write=False) as store:
+            found = deployment.planned(store, system)
+    except NoriaError as error:
+        return [], [f"not known yet, {error}"]
+    if isinstance(found, str):
+        return [], [f"not known yet, {found}"]
+    return [asdict(one) for one in found], [str(one) for one in found]
 
 
 def diff(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import Live, Rollout, state
-from noria.deployment.rollout import advance, begin, days_to_decision, promote, rollback
+from noria.deployment.rollout import advance, begin, days_to_decision, planned, promote, rollback
 from noria.deployment.scoring import score
 from noria.deployment.seal import sweep
 
@@ -25,6 +25,7 @@ __all__ = [
     "begin",
     "days_to_decision",
     "make_app",
+    "planned",
     "promote",
     "rollback",
     "score",

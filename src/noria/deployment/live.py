@@ -21,9 +21,10 @@ RUNNING = ("shadow", "canary")
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout as far as it has come. ``began`` is when it went into shadow, ``moved`` when it came into its stage.
+    """A rollout as far as it has come. ``began`` is when it went into shadow, ``entered`` when it came into its stage.
 
-    ``moves`` counts its records; ``entry`` is the id of the last. ``champion`` is ``None`` when it runs against doing nothing.
+    ``moved`` is when it came to its present share, ``moves`` counts its records, ``entry`` is the id of the last. ``champion`` is ``None``
+    when it runs against doing nothing.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Rollout:
     moved: datetime
     moves: int
     entry: str
+    entered: datetime
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def after(live: Live, entry: Entry[Any]) -> Live:
         moved=entry.at,
         moves=before.moves + 1 if same and before else 1,
         entry=entry.id,
+        entered=before.entered if same and before and before.stage == record.stage else entry.at,
     )
     return replace(
         live,

@@ -1,9 +1,10 @@
 """Who answers a prediction, and which act is taken: decided by hashes, so that asking twice gives the same answer.
 
-Three draws, independent of each other, each uniform in [0, 1):
+Draws independent of each other, each uniform in [0, 1):
 
 - the *variant* of a unit, salted by the system's name and the rollout's number: sticky within a rollout, drawn anew in the next.
   A unit is the challenger's when its draw is below the share, so whoever is in at 5 % stays in at 25 %;
+- with a *switchback* the same of a stretch of time: everything asked in it has one variant;
 - the *hold-out* of a unit, salted by the system's name alone: whoever is never acted on stays so;
 - the *exploration* of one prediction, by its id.
 
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from noria.measure import blocks_of
 from noria.system import Decide
 
 Floats = NDArray[np.float64]
@@ -74,6 +77,32 @@ def challenged(system: str, rollout: int, units: Sequence[str], share: float) ->
     if share <= 0 or share >= 1:
         return np.full(len(units), share >= 1)
     return uniforms(units, f"variant\x1f{system}\x1f{rollout}") < share
+
+
+def stretches(times: pl.Series, length: str) -> list[str]:
+    """The name of the stretch of time that each row was asked in: its number on the UTC grid of ``length``, half-open at the start.
+
+    >>> from datetime import UTC, datetime
+    >>> noon = datetime(1970, 1, 1, 12, tzinfo=UTC)
+    >>> stretches(pl.Series([noon, noon.replace(minute=1)], dtype=pl.Datetime("us", "UTC")), "6h")
+    ['1', '2']
+    """
+    return [str(number) for number in blocks_of(times, length).tolist()]
+
+
+def switched(system: str, rollout: int, times: pl.Series, length: str, share: float) -> Flags:
+    """Which rows the challenger answers when whole stretches of ``length`` are drawn, ``share`` (0 to 1) of them for it.
+
+    >>> from datetime import UTC, datetime, timedelta
+    >>> hours = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=h) for h in range(1, 5)]
+    >>> len(set(switched("late-flights", 1, pl.Series(hours, dtype=pl.Datetime("us", "UTC")), "4h", 0.5).tolist()))
+    1
+    """
+    if share <= 0 or share >= 1:
+        return np.full(len(times), share >= 1)
+    numbers, place = np.unique(blocks_of(times, length), return_inverse=True)
+    drawn = uniforms([str(number) for number in numbers.tolist()], f"switchback\x1f{system}\x1f{rollout}") < share
+    return np.asarray(drawn[place])
 
 
 def held_out(system: str, units: Sequence[str], share: float) -> Flags:

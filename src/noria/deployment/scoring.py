@@ -141,7 +141,7 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> 
     mine = np.zeros(n, bool)
     share = rollout.share if rollout is not None and rollout.stage == "canary" else 0.0
     if rollout is not None:
-        mine = routing.challenged(system.name, rollout.number, units, share)
+        mine = assigned(system, rollout.number, rows["_time"], units, share)
     said = {sha: answer(system, bundles, sha, rows) for sha in _asked(system, live, rows)}
     champion = said.get(live.champion) if live.champion else None
     challenger = said.get(rollout.challenger) if rollout else None
@@ -163,6 +163,13 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> 
     )
     shadow = _shadow(live, rows, mine, said, open_)
     return _Part(frame, shadow, int(answered.refused.sum()), int(answered.unknown.sum()))
+
+
+def assigned(system: System, rollout: int, times: pl.Series, units: list[str], share: float) -> NDArray[np.bool_]:
+    """Which rows are the challenger's: by their unit, or with ``Rollout.switchback`` by the stretch of time they were asked in."""
+    if system.rollout.switchback is not None:
+        return routing.switched(system.name, rollout, times, system.rollout.switchback, share)
+    return routing.challenged(system.name, rollout, units, share)
 
 
 def _asked(system: System, live: Live, rows: pl.DataFrame) -> list[str]:
@@ -240,7 +247,7 @@ def context_columns(system: System, available: list[str]) -> list[str]:
     """The columns of the predicted row that later steps read besides the features.
 
     They are the key and the unit, those that the label, the outcomes and the baselines are looked up by, the slices, the sensitive
-    ones, and those that the value, the outcomes' conditions and the time of asking are written in.
+    ones, and those that the value, the outcomes' conditions, the covariate and the time of asking are written in.
     """
     source = system.predict.of if isinstance(system.predict, Every) else system.predict
     key = (source.key,) if isinstance(source.key, str) else tuple(source.key)
@@ -250,7 +257,7 @@ def context_columns(system: System, available: list[str]) -> list[str]:
     for recipe in system.recipes:
         if isinstance(recipe, Last | Seasonal):
             wanted |= _names(recipe.by)
-    for text in (system.objective.value.sql, system.label.observed_when):
+    for text in (system.objective.value.sql, system.label.observed_when, system.rollout.covariate):
         wanted |= set(columns_read(text)) if text else set()
     return [name for name in available if name in wanted and not name.startswith("_")]
 

@@ -7,7 +7,7 @@ from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last,
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
-from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, value
+from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, seen, value, without_label
 
 __all__ = [
     "Decision",
@@ -36,8 +36,10 @@ __all__ = [
     "policies",
     "profile",
     "scored_last",
+    "seen",
     "single_act",
     "usable",
     "value",
+    "without_label",
     "worth_of_acts",
 ]

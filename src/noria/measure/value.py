@@ -226,6 +226,38 @@ def fixed(sql: str, outcomes: StandIns | None = None) -> bool:
     return not set(columns_read(sql)) - set(outcomes or ()) and not reads(sql, "score")
 
 
+def seen(engine: Engine, system: System, frame: pl.DataFrame, act: NDArray[Any]) -> NDArray[np.bool_]:
+    """For which rows the label can be seen at all, given their acts (``Label.observed_when``); unknown is not seen."""
+    sql = system.label.observed_when
+    if sql is None:
+        return np.ones(frame.height, bool)
+    taken = pl.Series(np.asarray(act, float)).fill_nan(None) > 0
+    return np.asarray(_by_row(engine, frame, [sql], {"act": taken})[:, 0] > 0)
+
+
+_PROBES = (-1e6, -1.0, 0.0, 0.5, 1.0, 7.25, 1e6)
+
+
+def without_label(
+    engine: Engine, system: System, frame: pl.DataFrame, act: NDArray[Any], score: NDArray[Any] | None = None
+) -> Floats:
+    """What each row's act is worth whatever its label is; NaN where that depends on the label.
+
+    A row that was not shown has no label and yet a value: that of its act, when no label could change it. Both labels are tried (for
+    classes those of ``frame`` and one that is not among them, for numbers several far apart): a NULL in the expression would
+    pass for "no".
+    """
+    n = frame.height
+    tried: list[NDArray[Any]]
+    if system.task == "multiclass":
+        names = frame["_class"].drop_nulls().unique().sort().to_list() if "_class" in frame.columns else []
+        tried = [np.array([name] * n, dtype=object) for name in [*names, "no such class"]]
+    else:
+        tried = [np.full(n, number) for number in ((0.0, 1.0) if system.task == "binary" else _PROBES)]
+    made = np.stack([value(engine, system, frame, act, label, score) for label in tried])
+    return np.where((made == made[0]).all(axis=0), made[0], np.nan)
+
+
 def expected(
     engine: Engine,
     system: System,

@@ -5,10 +5,11 @@ from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wass
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
-from noria.stats.metrics import METRICS, Metric, better, compute, estimate, metric_named, paired, row_loss
+from noria.stats.metrics import METRICS, Metric, better, compute, estimate, linear, metric_named, paired, row_loss
 from noria.stats.offpolicy import OffPolicy, effective_size, off_policy, support
 from noria.stats.power import blocks_needed
-from noria.stats.sequential import half_width, mean_sequence, sample_ratio
+from noria.stats.ratio import ratio, ratio_difference, ratio_sequence
+from noria.stats.sequential import drawn_as_declared, half_width, mean_sequence, sample_ratio
 
 __all__ = [
     "METRICS",
@@ -25,6 +26,7 @@ __all__ = [
     "chi2",
     "compute",
     "credit",
+    "drawn_as_declared",
     "ece",
     "effective_size",
     "estimate",
@@ -34,6 +36,7 @@ __all__ = [
     "interleave",
     "jensen_shannon",
     "ks",
+    "linear",
     "logistic_fit",
     "mean_error",
     "mean_sequence",
@@ -43,6 +46,9 @@ __all__ = [
     "preference",
     "proportion",
     "psi",
+    "ratio",
+    "ratio_difference",
+    "ratio_sequence",
     "reliability",
     "row_loss",
     "sample_ratio",

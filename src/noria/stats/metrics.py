@@ -320,6 +320,28 @@ def paired(
     )
 
 
+def linear(
+    metric: str,
+    label: Floats,
+    score: Floats,
+    *,
+    act: Floats | None = None,
+    weights: Floats | None = None,
+    quantile: float | None = None,
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """The metric as a mean over rows, to first order: which rows count, and their values (value + influence) and weights.
+
+    >>> keep, values, weights = linear("mae", np.array([1.0, 2.0, np.nan]), np.array([1.5, 2.0, 0.0]))
+    >>> keep.tolist(), values.tolist()
+    ([True, True, False], [0.5, 0.0])
+    """
+    keep, rows = _rows(label, score, act, weights, quantile)
+    if not keep.any():
+        return keep, np.empty(0), np.empty(0)
+    value, influence = metric_named(metric).compute(rows)
+    return keep, value + influence, rows.weights
+
+
 def _usable(label: Floats, score: Floats) -> NDArray[np.bool_]:
     return np.isfinite(label) & (np.isfinite(score).all(axis=1) if score.ndim == 2 else np.isfinite(score))
 

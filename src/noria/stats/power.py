@@ -6,7 +6,7 @@ import math
 
 from scipy import special
 
-from noria.stats.sequential import half_width
+from noria.stats.sequential import PRIOR, half_width
 
 
 def blocks_needed(
@@ -17,6 +17,7 @@ def blocks_needed(
     power: float = 0.8,
     autocorrelation: float = 0.0,
     sequential: bool = True,
+    prior: float = PRIOR,
     most: int = 100_000,
 ) -> int | None:
     """Blocks until a true difference of ``effect`` is decided with chance ``power``.
@@ -30,7 +31,7 @@ def blocks_needed(
     autocorrelation:
         Of neighbouring blocks, -1 to 1; negative counts as 0.
     sequential:
-        For ``sequential.mean_sequence`` looked at after every block (default), or for one t-test at the end.
+        For ``sequential.mean_sequence`` with this ``prior``, looked at after every block (default), or for one t-test at the end.
 
     Returns ``None`` when it takes more than ``most`` blocks or the effect is 0.
 
@@ -48,7 +49,7 @@ def blocks_needed(
         n = blocks / k
         if n <= 2:
             return False
-        width = half_width(n, error) if sequential else float(special.stdtrit(n - 1, 1 - error / 2)) / math.sqrt(n)
+        width = half_width(n, error, prior) if sequential else float(special.stdtrit(n - 1, 1 - error / 2)) / math.sqrt(n)
         return size >= width + beta / math.sqrt(n)
 
     low, high = 2, 4

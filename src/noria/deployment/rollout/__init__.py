@@ -2,5 +2,6 @@
 
 from noria.deployment.rollout.arms import days_to_decision
 from noria.deployment.rollout.moves import advance, begin, promote, rollback
+from noria.deployment.rollout.planning import Planned, planned
 
-__all__ = ["advance", "begin", "days_to_decision", "promote", "rollback"]
+__all__ = ["Planned", "advance", "begin", "days_to_decision", "planned", "promote", "rollback"]

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from noria.core import Check, Estimate, NoriaError, Verdict, Window, duration, floor
-from noria.deployment.bundles import Bundles, answer, decision_of, fallback, policy_act
+from noria.core import Check, Estimate, NoriaError, Window, duration, floor
+from noria.deployment.bundles import Bundles, decision_of, fallback, policy_act
 from noria.deployment.live import Rollout
-from noria.deployment.rollout import arms
-from noria.deployment.rollout.rules import Evidence, Terms
-from noria.deployment.routing import CHALLENGER, NOT_ACTING
-from noria.measure import blocks_of, closed, columns_read, value
-from noria.records import Scored
-from noria.stats import proportion, sample_ratio
+from noria.deployment.rollout import arms, rails
+from noria.deployment.rollout.randomised import Arms, compare, looks
+from noria.deployment.rollout.rules import UNKNOWN, Evidence, Terms
+from noria.deployment.rollout.software import software
+from noria.deployment.rollout.worth import Floats, numbers, said, worth
+from noria.deployment.routing import NOT_ACTING
+from noria.measure import blocks_of, closed, columns_read
 from noria.system import System
-from noria.tables import SHADOW
 
 if TYPE_CHECKING:
     from noria.store import Home
 
-Floats = NDArray[np.float64]
-
-TOLERANCE = 1e-9
-REFUSED = 0.01
-RECOMPUTED = 500
-LATELY = timedelta(days=3)
-LATER = 0.25  # the part of the declared error that each later veto may add: the arms, a canary step's own days, the guard of a release
-_LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act")
+LATER = 0.25  # the part of the declared error that each veto may add: arms that do not decide, guardrails, a step's own days, the guard
+ARMS = (
+    0.5  # the part that arms take which decide: units' noise hides autocorrelation of the days' own disturbance from its estimate
+)
+_LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act", "_act_propensity")
+UNITS, STRETCHES = 30, 10  # the challenger's fewest before a canary step says anything
 
 
 def terms(system: System, bundles: Bundles, rollout: Rollout) -> Terms:
@@ -44,7 +41,7 @@ def terms(system: System, bundles: Bundles, rollout: Rollout) -> Terms:
         except NoriaError:
             superior = True  # a bundle that cannot be read is no refit; that it refuses rows is seen elsewhere
     randomised = system.label.affected_by_action or system.label.observed_when is not None
-    return Terms(system.rollout, superior, randomised)
+    return Terms(system.rollout, superior, randomised, UNITS if system.rollout.switchback is None else STRETCHES)
 
 
 def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundles: Bundles) -> Evidence:
@@ -53,26 +50,43 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
     block = duration(system.gate.block)
     start = rollout.moved if rollout.stage == "full" else rollout.began
     span = Window(start, max(start, floor(known, block)))
-    paired, lately, margin = Estimate(None), Estimate(None), 0.0
+    same, own = Paired(), None
+    shown: list[Check] = []
     if wanted.randomised:
         frame = _asked(home, system, rollout, span)
+        if frame is not None:
+            own, shown = _own_arm(system, rollout, frame, bundles)
     elif rollout.stage != "canary" and span.length <= (system.gate.blocks - 1) * block:
         frame = None  # fewer blocks than give an interval: nothing to look at yet
     else:
         twins = _twins(home, system, rollout, span, bundles)
         frame = pl.concat([some.frame for some in twins], how="diagonal_relaxed") if twins else None
-        paired, lately, margin = _paired(home, system, rollout, twins)
-    between, units, gain = Estimate(None), 0, 0.0
+        same = _paired(home, system, rollout, twins)
+        own, shown = _own(system, rollout, twins, bundles)
+    between, later = Arms(), system.rollout.error * LATER
     if rollout.stage == "canary" and frame is not None:
-        between, units, gain = _between(home, system, rollout, frame, cautious=wanted.randomised)
+        error = system.rollout.error * ARMS if wanted.randomised else later
+        between = compare(home, system, rollout, frame, error=error, cautious=wanted.randomised)
+    guarded = (
+        ()
+        if wanted.randomised and rollout.stage != "canary"
+        else rails.guardrails(system, own, error=later, looks=looks(system.rollout, system.gate.block))
+    )
+    outside, n = same.outside + between.outside, same.n + between.n
+    less = f"; {between.removed:.0%} of the arms' variance was known before acting" if between.removed > 0 else ""
     return Evidence(
         waited=max(known - rollout.moved, timedelta(0)),
-        margin=system.gate.margin * gain if wanted.randomised else margin,
-        paired=paired,
-        lately=lately,
-        arms=between,
-        software=software(home, system, rollout, bundles),
-        units=units,
+        staged=max(known - rollout.entered, timedelta(0)),
+        margin=system.gate.margin * between.gain if wanted.randomised else same.margin,
+        paired=same.difference,
+        lately=same.lately,
+        arms=between.difference,
+        software=(*software(home, system, rollout, bundles), *between.checks),
+        units=between.units,
+        guardrails=guarded,
+        better=between.better if wanted.randomised else same.better,
+        notes=tuple(shown),
+        said=said(system, outside, n) + less,
     )
 
 
@@ -81,38 +95,96 @@ def gather(home: Home, system: System, rollout: Rollout, known: datetime, bundle
 
 @dataclass(frozen=True)
 class _Twins:
-    """Rows with both models' acts and scores."""
+    """Rows with both models' acts and scores. ``loud``: the challenger answered, and the champion shadowed."""
 
     frame: pl.DataFrame
     challenger: tuple[Floats, Floats]
     champion: tuple[Floats, Floats]
+    loud: bool
 
 
-def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) -> tuple[Estimate, Estimate, float]:
-    """The paired value difference since the rollout began, and of this canary step alone; and the margin of not being inferior.
+@dataclass(frozen=True)
+class Paired:
+    """What the same rows say: the difference since the rollout began and at this share alone, the margin of not being inferior, the chance that
+    the challenger is worth more, and how many of ``n`` values were clipped."""
 
-    The margin is a share of what the champion gains on doing nothing, on the same rows.
-    """
-    differences, gains, days, fresh = [], [], [], []
+    difference: Estimate = UNKNOWN
+    lately: Estimate = UNKNOWN
+    margin: float = 0.0
+    better: float | None = None
+    outside: int = 0
+    n: int = 0
+
+
+def _paired(home: Home, system: System, rollout: Rollout, both: list[_Twins]) -> Paired:
+    """The margin is a share of what the champion gains on doing nothing, on the same rows."""
+    if not both:
+        return Paired()
+    differences, gains, values, days, fresh = [], [], [], [], []
+    outside = n = 0
     for twins in both:
-        frame, label = twins.frame, _labels(system, twins.frame)
-        mine = value(home.engine, system, frame, twins.challenger[0], label, twins.challenger[1])
-        other = value(home.engine, system, frame, twins.champion[0], label, twins.champion[1])
-        nothing = value(home.engine, system, frame, np.full(frame.height, NOT_ACTING), label)
+        frame = twins.frame
+        mine, out1 = worth(home, system, frame, *twins.challenger)
+        other, out0 = worth(home, system, frame, *twins.champion)
+        nothing, _ = worth(home, system, frame, np.full(frame.height, NOT_ACTING))
         differences.append(mine - other)
         gains.append(other - nothing)
+        values.append(mine)
         days.append(blocks_of(frame["_time"], system.gate.block))
         fresh.append((frame["_time"] > rollout.moved).to_numpy())
-    if not differences:
-        return Estimate(None), Estimate(None), 0.0
-    difference, gain, day, new = (np.concatenate(some) for some in (differences, gains, days, fresh))
+        outside, n = outside + out1 + out0, n + int(np.isfinite(mine).sum() + np.isfinite(other).sum())
+    difference, gain, value, day, new = (np.concatenate(some) for some in (differences, gains, values, days, fresh))
     error, least = system.rollout.error, system.gate.blocks
-    found = arms.paired(difference, day, error=error * (LATER if rollout.stage == "full" else 1.0), least=least)
-    lately = Estimate(None)
-    if rollout.stage == "canary":
-        lately = arms.paired(difference[new], day[new], error=error * LATER, least=least)
     known = np.isfinite(difference) & np.isfinite(gain)
-    return found, lately, system.gate.margin * max(0.0, float(gain[known].mean())) if known.any() else 0.0
+    return Paired(
+        difference=arms.paired(difference, day, error=error * (LATER if rollout.stage == "full" else 1.0), least=least),
+        lately=arms.paired(difference[new], day[new], error=error * LATER, least=least)
+        if rollout.stage == "canary"
+        else Estimate(None),
+        margin=system.gate.margin * max(0.0, float(gain[known].mean())) if known.any() else 0.0,
+        better=arms.better_pair(difference, day, float(np.nanstd(value)) if known.any() else 0.0),
+        outside=outside,
+        n=n,
+    )
+
+
+def _own(system: System, rollout: Rollout, both: list[_Twins], bundles: Bundles) -> tuple[rails.Said | None, list[Check]]:
+    """The challenger's own rows for the guardrails, and the metric beside the champion's on the same rows."""
+    mine, other = [], []
+    for twins in both:
+        try:
+            mine.append(rails.told(system, bundles, rollout.challenger, twins.frame, twins.challenger[0], shadow=not twins.loud))
+            if rollout.champion is not None:
+                other.append(rails.told(system, bundles, rollout.champion, twins.frame, twins.champion[0], shadow=twins.loud))
+        except NoriaError:  # a bundle that cannot be read: its refused rows stop the rollout
+            return None, []
+    own, champion = rails.joined(mine), rails.joined(other)
+    if own is None or champion is None:
+        return own, []
+    return own, [rails.metric_on_the_same_rows(system, own, champion, error=system.rollout.error)]
+
+
+def _own_arm(system: System, rollout: Rollout, frame: pl.DataFrame, bundles: Bundles) -> tuple[rails.Said | None, list[Check]]:
+    """The same of randomised arms: each model's own rows are those that it answered in the canary."""
+    frame = frame.filter((pl.col("_variant_propensity") > 0) & (pl.col("_variant_propensity") < 1))
+
+    def of(release: str | None) -> rails.Said | None:
+        rows = frame.filter(pl.col("_release") == (release or ""))
+        if release is None or rows.is_empty():
+            return None
+        try:
+            return rails.told(system, bundles, release, rows, _answered(system, release, rows, bundles)[0], shadow=False)
+        except NoriaError:
+            return None
+
+    mine, other = of(rollout.challenger), of(rollout.champion)
+    if mine is None or other is None:
+        return mine, []
+    return mine, [
+        rails.metric_between_the_arms(
+            system, mine, other, confidence=1 - system.rollout.error / looks(system.rollout, system.gate.block)
+        )
+    ]
 
 
 def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: Bundles) -> list[_Twins]:
@@ -124,27 +196,26 @@ def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: 
     quiet = closed(home, system, span, columns=columns, shadow_of=rollout.challenger)
     quiet = quiet.filter(pl.col("_release") == (rollout.champion or ""))
     if quiet.height:
-        found.append(_Twins(quiet, _shadowed(system, quiet), _answered(system, rollout.champion, quiet, bundles)))
+        found.append(_Twins(quiet, _shadowed(system, quiet), _answered(system, rollout.champion, quiet, bundles), False))
     if rollout.stage == "shadow":
         return found
     loud = closed(home, system, span, columns=columns, shadow_of=rollout.champion)
     loud = loud.filter(pl.col("_release") == rollout.challenger)
     if loud.height:
         other = _shadowed(system, loud) if rollout.champion is not None else _nothing(loud)
-        found.append(_Twins(loud, _answered(system, rollout.challenger, loud, bundles), other))
+        found.append(_Twins(loud, _answered(system, rollout.challenger, loud, bundles), other, True))
     return found
 
 
 def _shadowed(system: System, frame: pl.DataFrame) -> tuple[Floats, Floats]:
-    act = frame["_shadow_act"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return fallback(system, act), frame["_shadow_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return fallback(system, numbers(frame["_shadow_act"])), numbers(frame["_shadow_score"])
 
 
 def _answered(system: System, sha256: str | None, frame: pl.DataFrame, bundles: Bundles) -> tuple[Floats, Floats]:
     """What the policy says to the logged scores: the logged act may have been drawn by exploration or the hold-out."""
     if sha256 is None:
         return _nothing(frame)
-    score = frame["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    score = numbers(frame["_score"])
     raw = score
     if system.task == "multiclass":
         lists = frame["_scores"].to_list()
@@ -162,18 +233,11 @@ def _nothing(frame: pl.DataFrame) -> tuple[Floats, Floats]:
 
 
 def _columns(home: Home, system: System) -> list[str]:
-    """The columns of the predictions that valuing and deciding need."""
+    """The columns of the predictions that valuing, deciding and the covariate need."""
     there = home.lake.schema("predictions") or {}
-    return [*_LOGGED, *(name for name in columns_read(system.objective.value.sql) if name in there)]
-
-
-def _labels(system: System, frame: pl.DataFrame) -> NDArray[Any]:
-    if system.task == "multiclass":
-        return np.array(frame["_class"].to_list(), dtype=object)
-    return frame["_label"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-# --------------------------------------------------------------------------------------------- between randomised units
+    texts = (system.objective.value.sql, system.label.observed_when, system.rollout.covariate)
+    wanted = dict.fromkeys(name for text in texts if text for name in columns_read(text))
+    return [*_LOGGED, *(name for name in wanted if name in there and name not in _LOGGED)]
 
 
 def _asked(home: Home, system: System, rollout: Rollout, span: Window) -> pl.DataFrame | None:
@@ -181,97 +245,3 @@ def _asked(home: Home, system: System, rollout: Rollout, span: Window) -> pl.Dat
     if rollout.stage != "canary" or span.end <= span.start:
         return None
     return closed(home, system, span, columns=_columns(home, system))
-
-
-def _between(home: Home, system: System, rollout: Rollout, frame: pl.DataFrame, *, cautious: bool) -> tuple[Estimate, int, float]:
-    """The arms' difference, the challenger's closed units, and the champion's mean value (for a margin).
-
-    ``cautious``: the difference has to hold with days as the observations too, because it promotes and does not only veto.
-    """
-    chance, champion = pl.col("_variant_propensity"), rollout.champion or ""
-    frame = frame.filter((chance > 0) & (chance < 1) & pl.col("_release").is_in([champion, rollout.challenger]))
-    if frame.is_empty():
-        return Estimate(None), 0, 0.0
-    act = fallback(system, frame["_act"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
-    score = frame["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    worth = value(home.engine, system, frame, act, _labels(system, frame), score)
-    mine = (frame["_variant"] == CHALLENGER).to_numpy()
-    share = np.where(mine, frame["_variant_propensity"].to_numpy(), 1 - frame["_variant_propensity"].to_numpy())
-    days = blocks_of(frame["_time"], system.gate.block)
-    _, step = np.unique(np.round(share, 9), return_inverse=True)
-    strata = days * (step.max() + 1) + step
-    error = system.rollout.error * LATER
-    looks = max(1, int(duration(system.rollout.patience) / duration(system.gate.block)))
-    found = arms.between(worth, mine, frame["_unit"].to_numpy().astype(str), strata, error=error, looks=looks)
-    if cautious:
-        found = arms.widest(found, arms.daily(worth, mine, days, error=error, least=system.gate.blocks))
-    theirs = worth[~mine & np.isfinite(worth)]
-    return found, frame.filter(pl.Series(mine))["_unit"].n_unique(), max(0.0, float(theirs.mean())) if len(theirs) else 0.0
-
-
-# ---------------------------------------------------------------------------------------------- what needs no labels
-
-
-def software(home: Home, system: System, rollout: Rollout, bundles: Bundles) -> tuple[Check, ...]:
-    """Refused rows and score parity of the last days, and the sample ratio of the whole canary step."""
-    newest = home.ledger.latest(Scored)
-    since = rollout.moved if newest is None else max(rollout.moved, newest.record.window.end - LATELY)
-    logged, shadow = home.lake.read("predictions", _time=(since, None)), _shadow(home, since)
-    checks = [refusals(rollout, logged, shadow)]
-    if rollout.stage != "full":
-        checks.append(parity(system, rollout, logged, shadow, bundles))
-    if rollout.stage == "canary":
-        units = home.lake.read("predictions", columns=["_unit", "_variant"], _time=(rollout.moved, None))
-        checks.append(ratio(rollout, units))
-    return tuple(checks)
-
-
-def _shadow(home: Home, since: datetime) -> pl.DataFrame:
-    if home.lake.schema("shadow") is None:
-        return pl.DataFrame(schema=SHADOW.columns)
-    return home.lake.read("shadow", columns=["_id", "_release", "_score"], _time=(since, None))
-
-
-def ratio(rollout: Rollout, logged: pl.DataFrame) -> Check:
-    """Whether the units of this step fell to the variants in the declared shares; a unit counts once."""
-    seen = logged.group_by("_variant").agg(pl.col("_unit").n_unique().alias("units"))
-    counts = dict(zip(seen["_variant"].to_list(), seen["units"].to_list(), strict=True))
-    return sample_ratio([counts.get(CHALLENGER, 0), counts.get("champion", 0)], [rollout.share, 1 - rollout.share])
-
-
-def refusals(rollout: Rollout, logged: pl.DataFrame, shadow: pl.DataFrame) -> Check:
-    """Whether the challenger refuses rows: clearly more than one in a hundred, and clearly more than the champion."""
-    name = "refused rows"
-
-    def counted(sha256: str | None) -> tuple[int, int]:
-        parts = [frame.filter(pl.col("_release") == sha256)["_score"] for frame in (logged, shadow)] if sha256 else []
-        return sum(part.null_count() for part in parts), sum(len(part) for part in parts)
-
-    bad, n = counted(rollout.challenger)
-    if n == 0:
-        return Check(name, Verdict.NOT_ENOUGH_DATA, detail="the challenger has not been asked yet")
-    found = proportion(bad, n)
-    usual = proportion(*counted(rollout.champion)).high or 0.0
-    bound = max(REFUSED, usual)
-    verdict = Verdict.FAIL if found.above(bound) else Verdict.PASS
-    return Check(name, verdict, estimate=found, bound=bound, detail=f"{bad} of {n} rows could not be scored")
-
-
-def parity(system: System, rollout: Rollout, logged: pl.DataFrame, shadow: pl.DataFrame, bundles: Bundles) -> Check:
-    """Whether the challenger says again what was logged, from the features that were logged."""
-    name = "score parity"
-    if rollout.stage == "canary":
-        rows = logged.filter(pl.col("_release") == rollout.challenger)
-    else:
-        said = shadow.filter(pl.col("_release") == rollout.challenger).select("_id", pl.col("_score").alias("_said"))
-        rows = logged.join(said, on="_id", how="inner", maintain_order="left").with_columns(_score=pl.col("_said"))
-    rows = rows.tail(RECOMPUTED)
-    if rows.is_empty():
-        return Check(name, Verdict.NOT_ENOUGH_DATA, detail="the challenger has not been asked lately")
-    again = answer(system, bundles, rollout.challenger, rows).score
-    first = rows["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    apart = np.where(np.isnan(again) & np.isnan(first), 0.0, np.abs(again - first))
-    differing = int((~(apart <= TOLERANCE)).sum())
-    verdict = Verdict.PASS if differing == 0 else Verdict.FAIL
-    detail = f"{differing} of {rows.height} scores differ by more than {TOLERANCE:g} when computed again"
-    return Check(name, verdict, estimate=Estimate(float(differing), n=rows.height), bound=0.0, detail=detail)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from math import isfinite, isnan, nan
 from typing import Any, NamedTuple
 
-from noria.core import NoriaError, micros
+from noria.core import NoriaError, duration, micros
 from noria.deployment import degrees, routing
 from noria.deployment.bundles import Bundles, decision_of
 from noria.deployment.live import Live
@@ -114,6 +115,9 @@ class Ruling:
         self._draws = routing.randomised(decide)
         self._by_hand = routing.by_hand(decide)
         self._variant = routing.salted(f"variant\x1f{system.name}\x1f{live.rollout.number}") if live.rollout else None
+        self._switched = routing.salted(f"switchback\x1f{system.name}\x1f{live.rollout.number}") if live.rollout else None
+        length = system.rollout.switchback
+        self._stretch = 0 if length is None else duration(length) // timedelta(microseconds=1)
         self._explore = routing.salted(f"explore\x1f{system.name}")
         plain = live.rollout is None and live.guarded is None and system.serve.degree == "full"
         fixed = not self._draws or (decide.explore == 0 and decide.holdout == 0)
@@ -185,6 +189,8 @@ class Ruling:
         share = rollout.share if rollout.stage == "canary" else 0.0
         if share <= 0 or share >= 1:
             return share, share >= 1
+        if self._stretch:
+            return share, routing.uniform(self._switched, str((asked.time - 1) // self._stretch)) < share
         return share, routing.uniform(self._variant, asked.unit) < share
 
     def _is_asked(self, sha: str, time: int) -> bool:
