@@ -52,10 +52,10 @@ def _style(system: System) -> Iterator[Problem]:
                 message = f"a bandit moves between the first share and the last, and canary={tuple(rollout.canary)!r} has no two"
                 yield Problem("rollout.canary", message, "write for example (0.05, 0.5)")
         case "blue-green":
-            if system.label.affected_by_action:
+            if system.label.affected_by_action or system.label.observed_when is not None:
                 yield Problem(
                     "rollout.style",
-                    "acting changes the label, so only randomised arms can tell which model is better, and blue-green has none",
+                    "acting changes the label or what is seen of it, so only randomised arms can tell which is better, and blue-green has none",
                     'write style="canary" or style="bandit"',
                 )
             for name, value in (("switchback", rollout.switchback), ("covariate", rollout.covariate)):

@@ -181,27 +181,11 @@ def _rollout(system: System, predicted: Mapping[str, Any] | None) -> Iterator[Pr
         yield Problem(
             "rollout.unit", f"the predicted row has no column {rollout.unit!r}", f"it has {', '.join(sorted(predicted))}"
         )
-    if rollout.style not in STYLES:
-        yield Problem("rollout.style", f"{rollout.style!r} is not known", f"one of {', '.join(STYLES)}")
     label = system.label
-    if rollout.style == "blue-green" and (label.affected_by_action or label.observed_when is not None):
-        yield Problem(
-            "rollout.style",
-            "blue-green has no arms to compare, and acting changes what is seen: nothing could decide",
-            'take "canary" or "bandit"',
-        )
     if rollout.style != "blue-green" and not shares and (label.affected_by_action or label.observed_when is not None):
         yield Problem(
             "rollout.canary", "without shares there are no arms, and only they could decide", "write for example (0.05, 0.25)"
         )
-    if rollout.style == "bandit" and len(shares) < 2:
-        yield Problem(
-            "rollout.canary", f"a bandit's share moves between the first and the last of {shares!r}", "give at least two"
-        )
-    if rollout.switchback is not None:
-        yield from _span("rollout.switchback", rollout.switchback)
-    if rollout.covariate is not None:
-        yield from _covariate(system, predicted)
     try:
         if duration(rollout.patience) < duration(rollout.shadow):
             yield Problem(
@@ -211,29 +195,6 @@ def _rollout(system: System, predicted: Mapping[str, Any] | None) -> Iterator[Pr
             )
     except (SettingsError, TypeError):
         return
-
-
-def _covariate(system: System, predicted: Mapping[str, Any] | None) -> Iterator[Problem]:
-    """It is SQL over what is known before acting: the predicted row and its features."""
-    import sqlglot
-    from sqlglot import exp
-
-    text = system.rollout.covariate or ""
-    try:
-        tree = sqlglot.parse_one(text, read="duckdb")
-    except sqlglot.errors.SqlglotError:
-        yield Problem("rollout.covariate", f"{text!r} is not SQL", "an expression over the predicted row and its features")
-        return
-    names = {column.name for column in tree.find_all(exp.Column)}
-    for name in sorted(names & {"act", "label", "score"}):
-        yield Problem(
-            "rollout.covariate", f"it reads {name}, which is not known before acting", "read the predicted row and features"
-        )
-    known = None if predicted is None else {*predicted, *(feature.name for feature in system.flat_features)}
-    for name in sorted(names - {"act", "label", "score"} - (known or names)):
-        yield Problem(
-            "rollout.covariate", f"there is no column or feature {name!r}", f"there are {', '.join(sorted(known or ()))}"
-        )
 
 
 def _retrain(system: System) -> Iterator[Problem]:

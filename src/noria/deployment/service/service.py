@@ -179,14 +179,15 @@ class Service:
     def _short(self, state: State, row: Mapping[str, Any], moment: datetime) -> Row | None:
         at = micros(moment)
         key = key_of(self.system, row)
-        unit = self._unit_of(row, key)
+        name = f"{key}@{stamped(moment)}"
+        unit = self._unit_of(row, key or name)
         values = state.lookup.values(row, at)
         if values is None or state.ruling is None:
             return None
         context: Sequence[Any] = [row.get(name) for name in state.context]
         for place in state.times:
             context[place] = None if context[place] is None else micros(context[place])  # type: ignore[index]
-        asked = Asked(f"{key}@{stamped(moment)}", at, unit, values, context, row)
+        asked = Asked(name, at, unit, values, context, row)
         if self.sticky.holds(unit, at):
             return state.fallback.instead(self._blank(state, asked, at), asked, "sticky")
         made = state.ruling.answer(asked, at)
