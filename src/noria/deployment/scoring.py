@@ -119,7 +119,6 @@ def logged(
     frame = pl.concat(predictions).with_columns(
         _features=pl.lit(feature_room.plan(system).id),
         _fallback=pl.lit(None, dtype=pl.String),
-        _review=pl.lit(False),
         _scored_at=pl.lit(now, dtype=TIME),
     )
     rest = [name for name in frame.columns if name not in FIXED and frame.schema[name] != pl.Null]  # no type yet: no column yet

@@ -56,7 +56,9 @@ def flights() -> nr.System:
             asked.sql("epoch(planned)").named("begins"),
             weather.last("temp", by={"carrier": "station"}, max_age="1d"),
         ],
-        objective=nr.Objective("Whom to warn?", nr.Value("case when act and label then 1 when act then -1 else 0 end"), "log_loss"),
+        objective=nr.Objective(
+            "Whom to warn?", nr.Value("case when act and label then 1 when act then -1 else 0 end"), "log_loss"
+        ),
         candidates=[nr.Prior(), nr.Linear()],
         serve=nr.Serve("partial", confidence=0.6, timeout=f"{SECONDS}s"),
     )
@@ -151,7 +153,13 @@ def open_flights(path: Path) -> Home:
             window=Window(NOW - timedelta(days=1), NOW), revision=0, n=0, labelled=0, silent=0, mean=None, delay={}, rows=""
         )
         store.commit(closed, key="seed", tables=[store.lake.write("source.flights", frame.drop("asked_at"), key="seed")])
-        columns = {"station": "VARCHAR", "hour": "TIMESTAMP WITH TIME ZONE", "temp": "DOUBLE", "wet": "BOOLEAN", "gusts": "BIGINT"}
+        columns = {
+            "station": "VARCHAR",
+            "hour": "TIMESTAMP WITH TIME ZONE",
+            "temp": "DOUBLE",
+            "wet": "BOOLEAN",
+            "gusts": "BIGINT",
+        }
         store.commit(SchemaFrozen(source="weather", version=0, columns=columns), key="schema/weather/0")
         encoder = Encoder(
             (

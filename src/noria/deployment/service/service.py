@@ -31,7 +31,7 @@ from noria.deployment.service.fallback import Fallback
 from noria.deployment.service.lookup import Lookup
 from noria.deployment.service.metrics import Metrics
 from noria.deployment.service.reader import reader
-from noria.deployment.service.rows import FieldError, key_of, needed, row_schema, spine_of_rows, stamped
+from noria.deployment.service.rows import FieldError, key_of, keys_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
 from noria.system import System
 from noria.tables import TIME
@@ -133,7 +133,8 @@ class Service:
             columns=schema,
             needed=wanted,
             classes=classes,
-            acts=tuple(self.system.decide.acts) if routing.randomised(self.system.decide) else (),
+            acts=() if routing.numeric(self.system.decide) else tuple(self.system.decide.acts),
+            keys=keys_of(self.system),
         )
 
     def about(self) -> About:
