@@ -53,11 +53,12 @@ class Incoming:
         if not isinstance(event, dict):
             raise FieldError(f"{place}: it has to be an object")
         own = _own_id(source, columns)
-        row = {name: _within(value) for name, value in event.items() if name != "id" or own}
+        row = {name: value for name, value in event.items() if name != "id" or own}
         found = fitted(source, columns, row, now)
         if found.reason:
             column = found.column if found.column.isidentifier() and len(found.column) < 64 else "…"
             raise FieldError(f"{place}.{column}: {found.reason}", hint=found.why)
+        row = {name: _within(value) for name, value in row.items()}
         time = time_of(source, row)
         assert time is not None  # it fits
         said = None if own else event.get("id")

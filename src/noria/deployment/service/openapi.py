@@ -191,7 +191,7 @@ def _given_schemas(about: About, limits: Limits) -> dict[str, Schema]:
     label: Schema = {"binary": {"enum": [True, False, 0, 1]}, "multiclass": ID, "regression": NUMBER}[about.task]
     said: dict[str, Schema] = {"label": label, "act": act, "by": ID, "at": _or_null(TIME), "outcome_id": ID}
     either: Schema = {"anyOf": [{"required": ["label"]}, {"required": ["act"]}]}
-    key: Schema = {"anyOf": [ID, _object({name: SCALAR for name in about.keys})]}
+    key: Schema = {"anyOf": [ID, _object(dict.fromkeys(about.keys, SCALAR))]}
     outcome: Schema = {"oneOf": [_object({"id": ID} | said, *said) | either, _object({"key": key} | said, *said) | either]}
     waiting: dict[str, Schema] = {
         "id": TEXT,
@@ -239,7 +239,7 @@ def _feed_schemas(feeds: Sequence[Feed], limits: Limits) -> dict[str, Schema]:
         columns |= {name: SCALAR for name in feed.needed if name not in columns}
         if not feed.own_id:
             said = "what tells events apart; without it, all that an event says does"
-            columns["id"] = _or_null({"anyOf": [ID, WHOLE], "description": said})
+            columns["id"] = _or_null({"anyOf": [ID, {"type": "integer"}], "description": said})
         optional = [name for name in columns if name not in feed.needed]
         event = _object(columns, *optional, more=_or_null(SCALAR)) | {"propertyNames": {"pattern": _NEW_COLUMN}}
         found[f"Event.{feed.name}"] = event
