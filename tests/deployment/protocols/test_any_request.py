@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +21,9 @@ MANY = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCh
 PLACES = {"name": "late-flights", "version": "1", "source": "weather"}
 PATHS = sorted(pattern.format(**PLACES) for pattern in routes())
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "TRACE", "PUT", "PATCH", "DELETE", "CONNECT", "post", "X-Y"]
-TEXTS = st.sampled_from(["", SECRET, f"<{SECRET}>", "é\x00", "x" * 600, "2024-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "UA", "a@1"])
+TEXTS = st.sampled_from(
+    ["", SECRET, f"<{SECRET}>", "é\x00", "x" * 600, "2024-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "UA", "a@1"]
+)
 NUMBERS = st.sampled_from([0, 1, -1, 0.5, 1e308, -1e308, 2**53 + 1, 2**63, -(2**63) - 1, 10**25, 1e-320])
 LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6)
@@ -34,7 +36,10 @@ RIGHT: list[tuple[str, Any]] = [
     ("/v1/predict", {"row": ROW, "asked_at": "2024-05-01T00:00:00Z"}),
     ("/v1/predict", {"rows": [ROW, ROW]}),
     ("/v1/events/weather", {"events": [{"id": "e", "station": "JFK", "hour": "2024-05-01T00:00:00Z", "temp": 1.5, "gusts": 3}]}),
-    ("/v1/outcomes", {"outcomes": [{"id": "a@1", "label": True}, {"key": {"carrier": "UA"}, "label": 1, "at": "2024-05-01T00:00Z"}]}),
+    (
+        "/v1/outcomes",
+        {"outcomes": [{"id": "a@1", "label": True}, {"key": {"carrier": "UA"}, "label": 1, "at": "2024-05-01T00:00Z"}]},
+    ),
     ("/v1/reviews", {"id": "a@1", "act": True, "by": "ada", "label": False}),
     ("/invocations", {"dataframe_split": {"columns": list(ROW), "data": [list(ROW.values())]}}),
     ("/invocations", {"instances": [ROW], "params": {"full": True}}),
@@ -89,14 +94,24 @@ HEADERS = st.lists(
 )
 ENDS = st.sampled_from(["", "/", "//", "?", f"?{SECRET}", "%00", "%ff", "%2e%2e", "/..", f"/{SECRET}", ";x", "%", "a" * 9000])
 ANYWHERE = st.binary(max_size=30).map(quote) | st.text(max_size=20).map(lambda text: quote(text, safe="/%?#&")) | st.just(SECRET)
-TARGETS = st.tuples(st.sampled_from(PATHS), ENDS).map("".join) | ANYWHERE.map(lambda text: f"/{text}") | st.just(f"http://{SECRET}/")
+TARGETS = (
+    st.tuples(st.sampled_from(PATHS), ENDS).map("".join) | ANYWHERE.map(lambda text: f"/{text}") | st.just(f"http://{SECRET}/")
+)
 
 
-def judged(wire: ModuleType, served: Any, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> None:
+class Sent(NamedTuple):
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def judged(wire: ModuleType, served: Any, sent: Sent) -> None:
     """Sends one request, and a right one after it."""
-    at = wire.At(served.running.port, route=target, body=body, token=served.token, patience=20.0)
-    names = {name for name, _ in headers}
-    kept = at.head(headers, method=method, without="Content-Type" if "Content-Type" in names else "")
+    method, body = sent.method, sent.body
+    at = wire.At(served.running.port, route=sent.target, body=body, token=served.token, patience=20.0)
+    names = {name for name, _ in sent.headers}
+    kept = at.head(sent.headers, method=method, without="Content-Type" if "Content-Type" in names else "")
     with wire.line(at) as line:
         line.send(kept[:-2] + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         line.see(until_closed=True)
@@ -112,16 +127,19 @@ def judged(wire: ModuleType, served: Any, method: str, target: str, headers: lis
     assert (status, json.loads(said)["score"]) == (200, served.home.expected([ROW])[0]["score"])
 
 
+BYTES = st.binary(max_size=60) | VALUES.map(json.dumps).map(str.encode)
+
+
 @MANY
-@given(method=st.sampled_from(METHODS), target=TARGETS, headers=HEADERS, body=st.binary(max_size=60) | VALUES.map(json.dumps).map(str.encode))
-def test_any_method_path_and_bytes(wire: ModuleType, served: Any, method: str, target: str, headers: Any, body: bytes) -> None:
-    judged(wire, served, method, target, headers, body)
+@given(sent=st.builds(Sent, st.sampled_from(METHODS), TARGETS, HEADERS, BYTES))
+def test_any_method_path_and_bytes(wire: ModuleType, served: Any, sent: Sent) -> None:
+    judged(wire, served, sent)
 
 
 @MANY
 @given(request=almost(), headers=HEADERS)
 def test_requests_that_are_almost_right(wire: ModuleType, served: Any, request: tuple[str, bytes], headers: Any) -> None:
-    judged(wire, served, "POST", request[0], headers, request[1])
+    judged(wire, served, Sent("POST", request[0], headers, request[1]))
 
 
 def test_the_right_requests_are_right(served: Any) -> None:
