@@ -86,7 +86,7 @@ class App:
         self._router = Router(ROUTES)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="noria-writer")
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="noria-look")
-        self._trace = tracing.tracer()
+        self.trace = tracing.tracer()
         self._close = close
         self._tasks: list[asyncio.Task[None]] = []
         self._lines = Lines(self.service.metrics)
@@ -113,7 +113,7 @@ class App:
             body = await self.door.body(headers, protocol)
             if scope.path == _PREDICT and scope.method == "POST":
                 name = _PREDICT
-                made = self.service.one(body) if self._trace is None else self._trace.short(self.service.one, body, headers)
+                made = self.service.one(body) if self.trace is None else self.trace.short(self.service.one, body, headers)
                 if made is not None:
                     answer, done = made
                     if done is not None:
@@ -138,9 +138,9 @@ class App:
 
     async def _replied(self, route: Route, call: Call) -> Reply:
         owner: Any = self if route in v1.ROUTES else self.service
-        if self._trace is None:
+        if self.trace is None:
             return await route.handler(owner, call)
-        return await self._trace.long(route, owner, call)
+        return await self.trace.long(route, owner, call)
 
     def _known(self, error: NoriaError) -> Reply:
         reply = failed(error)

@@ -122,7 +122,9 @@ class Lookup:
 
 def unfit() -> FieldError:
     """What is said of a row on which an expression of a feature fails (a text that is no number, a number that no type holds)."""
-    return FieldError("row: a feature cannot be computed from it", hint="look at its values, and at the expressions of the features")
+    return FieldError(
+        "row: a feature cannot be computed from it", hint="look at its values, and at the expressions of the features"
+    )
 
 
 def _own(system: System, schema: Mapping[str, pl.DataType]) -> dict[str, Mapping[str, pl.DataType]]:

@@ -10,7 +10,7 @@ import msgspec
 
 from noria.core import canonical
 from noria.deployment.service import metrics, openapi
-from noria.deployment.service.contract import JSON, Answer, Call, Reply, Route
+from noria.deployment.service.contract import JSON, Call, Reply, Route
 from noria.deployment.service.reviews import waiting
 from noria.deployment.service.rows import FieldError, asked_at
 from noria.deployment.service.wire import fields, loads, typed, unpacked
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 encode = msgspec.json.encode
 TEXT = (("content-type", "text/plain; version=0.0.4; charset=utf-8"), ("cache-control", "no-store"))
-
-
-def answered(answer: Answer) -> bytes:
-    """One answer as JSON."""
-    return encode(answer)
 
 
 async def predict(app: App, call: Call) -> Reply:
@@ -37,7 +32,10 @@ async def predict(app: App, call: Call) -> Reply:
     now = app.service.home.clock.now()
     asked = asked_at(given["asked_at"], now) if given.get("asked_at") is not None else None
     if "row" in given:
-        return Reply(200, answered((await app.service.answer([given["row"]], asked))[0]))
+        (answer,) = await app.service.answer([given["row"]], asked)
+        if app.trace is not None:
+            app.trace.said(answer)
+        return Reply(200, encode(answer))
     rows = _few(given["rows"], "rows", call)
     return Reply(200, encode({"answers": await app.service.answer(rows, asked)}))
 
