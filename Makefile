@@ -13,7 +13,7 @@ ELEC2 := examples/elec2/data/moves.parquet
 CLIENTS := .venv-clients/.ready
 OPENBANDIT := examples/openbandit/data/policy.parquet
 
-.PHONY: help demo test check format bench lock data browser clients clean
+.PHONY: help demo test check format bench lock data browser promtool clients clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
@@ -26,7 +26,7 @@ demo: $(READY) $(FLIGHTS) ## the New York flights of 2013 through the whole loop
 	@echo
 	$(BIN)/noria report examples/flights/system.py --to report.html
 
-test: check data browser clients ## exactly what CI runs: the checks, then every test
+test: check data browser promtool clients ## exactly what CI runs: the checks, then every test
 	$(BIN)/pytest -n 2 --dist worksteal -q
 
 check: $(READY) ## style, types
@@ -66,6 +66,12 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
 		|| echo "no chromium: the tests that look at the report in a browser will be skipped"
+
+# What the service tells Prometheus is checked by Prometheus's own tool.
+promtool:
+	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } \
+		|| echo "no promtool: the tests of what Prometheus is told will be skipped"
 
 # Clients of the service that others wrote. They want other versions of our libraries, so they have an environment of their own.
 clients: $(CLIENTS) ## the clients that the service is tested with

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import httpx
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
@@ -46,6 +46,7 @@ class Running:
             address="127.0.0.1",
             port=self.port,
             interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
             websockets=False,
             log_enabled=False,
             http1_settings=HTTP1Settings(header_read_timeout=1_000, max_buffer_size=65_536),

@@ -14,7 +14,7 @@ from noria.core import Refused, SettingsError
 from noria.deployment import log
 from noria.deployment.service.app import routes
 from noria.deployment.service.door import is_loopback, token_of
-from noria.deployment.service.rows import decode
+from noria.deployment.service.wire import loads
 from noria.settings import Settings
 
 DAY = timedelta(days=1)
@@ -332,4 +332,4 @@ def test_loopback_is_known() -> None:
 
 
 def test_numbers_are_read_as_they_are() -> None:
-    assert decode(b'{"row": {"x": 0.1, "n": 9007199254740993}}') == {"row": {"x": 0.1, "n": 9007199254740993}}
+    assert loads(b'{"row": {"x": 0.1, "n": 9007199254740993}}') == {"row": {"x": 0.1, "n": 9007199254740993}}

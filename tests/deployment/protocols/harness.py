@@ -1,33 +1,19 @@
-"""A service to speak the protocols to: a rule that anyone can compute, behind a real server on a real port of this machine."""
+"""A stand-in for what answers, for tests of the handlers alone: it keeps which rows were understood, and can be unable to answer."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import re
-import socket
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any
 
 import polars as pl
-from granian.constants import Interfaces
-from granian.server.embed import Server
 
 from noria.core import Unavailable
-from noria.deployment.service import invocations, oip
 from noria.deployment.service.contract import About, Answer, Call, Limits, Reply
-from noria.deployment.service.openapi import document
 from noria.deployment.service.rows import FieldError
-from noria.deployment.service.wire import replied
 
-ROUTES = (*oip.ROUTES, *invocations.ROUTES)
-TOKEN = "a-token-for-the-protocols"
 TIME = pl.Datetime("us", "UTC")
 MIXED = About(
     name="late-flights",
@@ -132,98 +118,6 @@ def fits(value: Any, kind: pl.DataType) -> bool:
         return False
 
 
-class Application:
-    """The smallest router and door that there can be: a token, the routes, and one shape of error."""
-
-    def __init__(self, service: Fake, limits: Limits) -> None:
-        self.service = service
-        self.limits = limits
-        self.routes = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route.pattern)), route) for route in ROUTES]
-
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        body = await protocol()
-        reply = await self._reply(scope, body)
-        protocol.response_bytes(reply.status, list(reply.headers), reply.body)
-
-    async def _reply(self, scope: Any, body: bytes) -> Reply:
-        headers = dict(scope.headers.items())
-        if headers.get("authorization") != f"Bearer {TOKEN}":
-            return replied({"error": "the token is missing or wrong"}, 401)
-        if scope.path == "/openapi.json" and scope.method == "GET":
-            return replied(document(self.service.about(), self.limits))
-        found = [(match, route) for pattern, route in self.routes if (match := pattern.fullmatch(scope.path))]
-        for match, route in found:
-            if route.method == scope.method:
-                params = {name: unquote(text) for name, text in match.groupdict().items()}
-                call = Call(scope.method, scope.path, scope.query_string, headers, body, params, self.limits)
-                return await route.handler(self.service, call)
-        said = replied({"error": "this page takes another method" if found else "there is no such page"}, 405 if found else 404)
-        allow = (("allow", ", ".join(sorted({route.method for _, route in found}))),) if found else ()
-        return Reply(said.status, said.body, (*said.headers, *allow))
-
-
-class Served(NamedTuple):
-    """Where a service is listening, and what it answers with."""
-
-    url: str
-    token: str
-    service: Fake
-
-    def get(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        said = {"authorization": f"Bearer {self.token}"} | {name.replace("_", "-"): text for name, text in headers.items()}
-        asked = urllib.request.Request(self.url + path, body, said)
-        try:
-            with urllib.request.urlopen(asked, timeout=10) as found:
-                return found.status, {name.lower(): text for name, text in found.headers.items()}, found.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, {name.lower(): text for name, text in error.headers.items()}, error.read()
-
-
-class Running:
-    """A server in a thread of its own, from ``with`` to its end."""
-
-    def __init__(self, service: Fake, limits: Limits | None = None) -> None:
-        self.service = service
-        self.limits = limits or Limits()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Any = None
-
-    def _run(self) -> None:
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            await self._server.serve()
-
-        self._server = Server(
-            Application(self.service, self.limits),
-            address="127.0.0.1",
-            port=self.port,
-            interface=Interfaces.RSGI,
-            websockets=False,
-            log_enabled=False,
-        )
-        asyncio.run(main())
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        while self._thread.is_alive():
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=0.05).close()
-                break
-            except OSError:
-                self._thread.join(0.01)
-        return Served(f"http://127.0.0.1:{self.port}", TOKEN, self.service)
-
-    def __exit__(self, *_: object) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._server.stop)
-        self._thread.join(10)
-
-
 def call(body: bytes = b"", *, limits: Limits | None = None, headers: Mapping[str, str] | None = None, **params: str) -> Call:
     """A call as the door would hand it over, without a door."""
     return Call("POST", "/", "", headers or {}, body, params, limits or Limits())
@@ -233,4 +127,4 @@ def said(reply: Reply) -> Any:
     return json.loads(reply.body)
 
 
-__all__ = ["MIXED", "NUMBERS", "Fake", "Limits", "Running", "Served", "call", "said"]
+__all__ = ["MIXED", "NUMBERS", "Fake", "Limits", "call", "said"]

@@ -13,15 +13,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from noria.core import NoriaError, NotFound, Refused, Unavailable, canonical, stopwatch
+from noria.core import NoriaError, NotFound, Refused, stopwatch
 from noria.deployment.service import invocations, oip, tracing, v1
 from noria.deployment.service.contract import JSON, Call, Limits, Reply, Route
 from noria.deployment.service.door import Door, Stop, refusal
 from noria.deployment.service.incoming import Incoming
-from noria.deployment.service.rows import FieldError
 from noria.deployment.service.service import Service
+from noria.deployment.service.wire import failed
 from noria.settings import Settings
 from noria.system import System
 
@@ -32,11 +31,6 @@ _logger = logging.getLogger("noria.service")
 ROUTES: tuple[Route, ...] = (*v1.ROUTES, *oip.ROUTES, *invocations.ROUTES)
 LOOK_SECONDS = 0.25
 MEASURE_SECONDS = 1.0
-_STATUS: tuple[tuple[type[NoriaError], int], ...] = (
-    (FieldError, 422),
-    (NotFound, 404),
-    (Unavailable, 503),
-)
 _PREDICT = "/v1/predict"
 _HEADERS = [*JSON]
 
@@ -59,12 +53,12 @@ class Router:
             known[route.method] = route
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """The route and the open parts of the path. Raises ``Stop`` with 404 or 405."""
+        """The route and the open parts of ``path``, which is decoded. Raises ``Stop`` with 404 or 405."""
         methods, params = self._whole.get(path), dict[str, str]()
         if methods is None:
             for pattern, some in self._patterns:
                 if match := pattern.fullmatch(path):
-                    methods, params = some, {name: unquote(value) for name, value in match.groupdict().items()}
+                    methods, params = some, match.groupdict()
                     break
         if methods is None:
             raise Stop(404, NotFound("there is no such page", hint="GET /openapi.json lists the pages"))
@@ -92,7 +86,7 @@ class App:
         self._router = Router(ROUTES)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="noria-writer")
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="noria-look")
-        self._trace = tracing.tracer()
+        self.trace = tracing.tracer()
         self._close = close
         self._tasks: list[asyncio.Task[None]] = []
         self._lines = Lines(self.service.metrics)
@@ -115,11 +109,11 @@ class App:
         name = "door"
         try:
             headers = self.door.headers(scope.headers)
-            self.door.check(scope.method, headers)
+            self.door.check(scope.method, headers, scope.authority)
             body = await self.door.body(headers, protocol)
             if scope.path == _PREDICT and scope.method == "POST":
                 name = _PREDICT
-                made = self.service.one(body) if self._trace is None else self._trace.short(self.service.one, body, headers)
+                made = self.service.one(body) if self.trace is None else self.trace.short(self.service.one, body, headers)
                 if made is not None:
                     answer, done = made
                     if done is not None:
@@ -144,18 +138,15 @@ class App:
 
     async def _replied(self, route: Route, call: Call) -> Reply:
         owner: Any = self if route in v1.ROUTES else self.service
-        if self._trace is None:
+        if self.trace is None:
             return await route.handler(owner, call)
-        return await self._trace.long(route, owner, call)
+        return await self.trace.long(route, owner, call)
 
     def _known(self, error: NoriaError) -> Reply:
-        status = next((code for kind, code in _STATUS if isinstance(error, kind)), getattr(error, "status", 500))
-        if status == 500:  # what went wrong inside is for the operator, and may hold data
+        reply = failed(error)
+        if reply is None:  # what went wrong inside is for the operator, and may hold data
             self._lines.error("a request failed", error)
             return refusal(500, NoriaError("the service could not answer", hint="its log says more"))
-        reply = refusal(status, error)
-        if status == 422:
-            return Reply(422, canonical(error.as_json() | {"kind": "DataFault"}), reply.headers)
         return reply
 
     def _count(self, route: str, status: int, begun: float) -> None:

@@ -64,7 +64,7 @@ class Answer(msgspec.Struct, frozen=True):
 class About(msgspec.Struct, frozen=True):
     """The model that answers: ``columns`` of a row with their types, the number of the release, and the classes of a multiclass score.
 
-    ``acts`` are the declared acts; empty when an act is a number (``score`` and ``quantile`` policies).
+    ``acts`` are the declared acts; empty when an act is a number (``score`` and ``quantile`` policies). ``keys`` are the columns of a row's key.
     """
 
     name: str
@@ -75,6 +75,21 @@ class About(msgspec.Struct, frozen=True):
     needed: frozenset[str]
     classes: tuple[str, ...] = ()
     acts: tuple[Any, ...] = (False, True)
+    keys: tuple[str, ...] = ()
+
+
+class Feed(NamedTuple):
+    """A source whose events come by HTTP: its columns as they are frozen (name → SQL type, empty before the first rows), and what an event needs.
+
+    ``times`` are those of the needed columns that hold times; ``own_id`` says that ``id`` is a column of the source: then events are told apart by
+    all that they say.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    needed: tuple[str, ...]
+    times: tuple[str, ...]
+    own_id: bool
 
 
 class Answering(Protocol):

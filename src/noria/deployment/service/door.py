@@ -11,11 +11,11 @@ import asyncio
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from noria.core import NoriaError, Refused, SettingsError, canonical
 from noria.deployment.service.contract import JSON, Reply
@@ -26,7 +26,19 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SHORTEST_TOKEN = 16
 BODY_SECONDS = 10.0
 LONGEST_LENGTH = 18
-ONCE = ("host", "content-length", "authorization", "origin", "inference-header-content-length", "content-encoding")
+ONCE = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "origin",
+    "sec-fetch-site",
+    "inference-header-content-length",
+)
+_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_.-]{1,253})(:[0-9]{0,5})?", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://(.{1,300})", re.IGNORECASE)
 
 
 class Stop(Exception):
@@ -42,7 +54,7 @@ class Door:
 
     def __init__(self, settings: Settings, token: str) -> None:
         self._bearer = f"Bearer {token}".encode()
-        self._hosts = LOCAL | {settings.host.lower()}
+        self._hosts = LOCAL | {_plain(settings.host)}
         self._addresses = not is_loopback(settings.host)
         self._limit = settings.body_limit_bytes
         self._ours: dict[str, bool] = {}
@@ -59,20 +71,23 @@ class Door:
                     raise Stop(400, Refused(f"the request has two {name} headers"))
         return found
 
-    def check(self, method: str, headers: Mapping[str, str]) -> None:
-        """Raises ``Stop`` for whoever may not come in."""
+    def check(self, method: str, headers: Mapping[str, str], authority: str | None = None) -> None:
+        """Raises ``Stop`` for whoever may not come in. ``authority`` is the host of a whole URL in the request's first line."""
         host = headers.get("host", "")
         if not self._ours.get(host):
             self._check_host(host)
+        if authority is not None and not self._ours.get(authority):
+            self._check_host(authority)
         if method not in SAFE and ("origin" in headers or "sec-fetch-site" in headers):
             self._check_origin(headers, host)
         if not hmac.compare_digest(headers.get("authorization", "").encode("utf-8", "replace"), self._bearer):
             self._check_token(headers.get("authorization", ""))
 
     def _check_host(self, host: str) -> None:
-        name = _hostname("//" + host)
-        if not name:
+        form = _HOST.fullmatch(host)
+        if form is None:
             raise Stop(400, Refused("the request names no host", hint="send a Host header"))
+        name = _plain(form[1])
         if name not in self._hosts and not (self._addresses and _is_address(name)):
             raise Stop(421, Refused("this service does not answer to that host", hint="use the address it listens at"))
         if len(self._ours) < 64:
@@ -80,7 +95,8 @@ class Door:
 
     def _check_origin(self, headers: Mapping[str, str], host: str) -> None:
         origin = headers.get("origin")
-        if origin is not None and _netloc(origin) != host:
+        form = _ORIGIN.fullmatch(origin) if origin is not None else None
+        if origin is not None and (form is None or form[1].lower() != host.lower()):
             raise Stop(403, Refused("a page of another origin may not do this", hint="call the service without a browser"))
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Stop(403, Refused("a page of another site may not do this", hint="call the service without a browser"))
@@ -106,6 +122,8 @@ class Door:
                 raise self._too_large()
         elif "transfer-encoding" not in headers:
             return b""
+        elif headers["transfer-encoding"].lower() != "chunked":
+            raise Stop(400, Refused("the body comes in a coding that is not known", hint="send Content-Length, or chunked"))
         task = asyncio.current_task()
         assert task is not None
         self._reading[task] = task.get_loop().time()
@@ -118,17 +136,21 @@ class Door:
             if self._reading.get(task) != -1.0:
                 raise
             raise Stop(408, Refused(f"the body did not come within {BODY_SECONDS:g} s")) from None
-        except RuntimeError:  # the server's word for a body that broke off or is no body
-            raise Stop(400, Refused("the request's body broke off")) from None
+        except RuntimeError:  # the caller has gone, or what came is no HTTP
+            raise _broken_off() from None
         finally:
             del self._reading[task]
 
     async def _pieces(self, protocol: Any) -> bytes:
-        whole = bytearray()
+        """A body in pieces. Granian ends each with an empty one, and says by another that the rest did not come (or came with trailers)."""
+        whole, ends = bytearray(), 0
         async for piece in protocol:
             whole += piece
+            ends += not piece
             if len(whole) > self._limit:
                 raise self._too_large()
+        if ends > 1:
+            raise _broken_off()
         return bytes(whole)
 
     def hurry(self, now: float) -> None:
@@ -180,19 +202,18 @@ def token_of(folder: Path, settings: Settings) -> str:
     return found
 
 
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+def _broken_off() -> Stop:
+    return Stop(400, Refused("the body did not come to its end", hint="send it whole, without trailers"))
 
 
-def _netloc(url: str) -> str | None:
-    """A URL's host and port; ``None`` when it is no URL."""
-    try:
-        return urlsplit(url).netloc
-    except ValueError:
-        return None
+def _plain(host: str) -> str:
+    """A host's name in lower case; an address in its shortest form, without brackets.
+
+    >>> _plain("[0:0:0:0:0:0:0:1]"), _plain("LocalHost")
+    ('::1', 'localhost')
+    """
+    name = host.lower().strip("[]")
+    return str(ipaddress.ip_address(name)) if _is_address(name) else name
 
 
 def _is_address(host: str) -> bool:

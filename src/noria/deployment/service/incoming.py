@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from noria.core import NotFound, digest, micros
-from noria.deployment.service.rows import FieldError, key_of, keys_of
+from noria.deployment.routing import numeric
+from noria.deployment.service.contract import Feed
+from noria.deployment.service.rows import FieldError, key_of, keys_of, moment_of
 from noria.records import SchemaFrozen
 from noria.store.events import LABELS_SOURCE, Appended, EventLog, NewEvent
-from noria.store.rows import fitted, known_of, time_of
+from noria.store.rows import EARLIEST, delay_of, fitted, known_of, time_of
 from noria.system import Source, System
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _OUTCOME = ("id", "key", "label", "act", "by", "at", "outcome_id")
 _LONGEST = 512
+_GREATEST = sys.float_info.max
 
 
 class Incoming:
@@ -49,20 +52,33 @@ class Incoming:
         place, event = f"events[{number}]", given[number]
         if not isinstance(event, dict):
             raise FieldError(f"{place}: it has to be an object")
-        row = {name: value for name, value in event.items() if name != "id" or "id" in columns}
+        own = _own_id(source, columns)
+        row = {name: value for name, value in event.items() if name != "id" or own}
         found = fitted(source, columns, row, now)
         if found.reason:
             column = found.column if found.column.isidentifier() and len(found.column) < 64 else "…"
             raise FieldError(f"{place}.{column}: {found.reason}", hint=found.why)
+        row = {name: _within(value) for name, value in row.items()}
         time = time_of(source, row)
         assert time is not None  # it fits
-        said = event.get("id")
-        if said is not None and not (
-            isinstance(said, str | int) and not isinstance(said, bool) and 0 < len(str(said)) <= _LONGEST
-        ):
-            raise FieldError(f"{place}.id: it has to be a text of at most {_LONGEST} characters")
-        name = str(said) if said is not None else digest(row)[:32]
-        return NewEvent(name, time, known_of(source, row, time, now), row)
+        said = None if own else event.get("id")
+        if type(said) is int:
+            said = str(said)
+        if said is not None:
+            said = self._id(place, said)
+        return NewEvent(said or digest(row)[:32], time, known_of(source, row, time, now), row)
+
+    def feeds(self) -> list[Feed]:
+        """The sources that are fed by HTTP, by name."""
+        found = []
+        for name, source in sorted(self._system.sources.items()):
+            if source.data is None:
+                delay = delay_of(source)
+                times = (source.time, delay) if isinstance(delay, str) else (source.time,)
+                columns = self._frozen(source)
+                needed = tuple(dict.fromkeys((*source.keys, *times)))
+                found.append(Feed(name, columns, needed, times, _own_id(source, columns)))
+        return found
 
     def _frozen(self, source: Source) -> Mapping[str, str]:
         entry = self._home.ledger.latest(SchemaFrozen, prefix=f"schema/{source.name}/")
@@ -94,13 +110,14 @@ class Incoming:
             row["label"] = self._label(place, given["label"])
         if "act" in given:
             row["act"] = self._act(place, given["act"])
-        if given.get("by"):
-            row["by"] = self._id(f"{place}.by", given["by"], "by")
+        if "by" in given:
+            row["by"] = self._id(place, given["by"], "by")
         time = self._time(place, given.get("at"), now)
-        about = row.get("id") or f"{row['key']}@{time if given.get('at') else ''}"
-        name = (
-            str(given["outcome_id"])[:_LONGEST] if given.get("outcome_id") else f"{about}/{'label' if 'label' in row else 'act'}"
-        )
+        if "outcome_id" in given:
+            name = self._id(place, given["outcome_id"], "outcome_id")
+        else:
+            about = row.get("id") or f"{row['key']}@{time if given.get('at') else ''}"
+            name = f"{about}/{'label' if 'label' in row else 'act'}"
         return NewEvent(name, time, now, row) if given.get("at") else self._as_first(NewEvent(name, time, now, row))
 
     def _as_first(self, event: NewEvent) -> NewEvent:
@@ -115,7 +132,10 @@ class Incoming:
             raise FieldError(f"{place}.key: it has to have the key's columns", hint=f"they are {', '.join(names)}")
         if not all(isinstance(given[name], str | int | float | bool) for name in names):
             raise FieldError(f"{place}.key: its columns are texts, numbers or truth values")
-        return key_of(self._system, given)
+        key = key_of(self._system, given)
+        if len(key) > _LONGEST:
+            raise FieldError(f"{place}.key: it has more than {_LONGEST} characters")
+        return key
 
     def _id(self, place: str, given: Any, name: str = "id") -> str:
         if not isinstance(given, str) or not 0 < len(given) <= _LONGEST:
@@ -127,18 +147,18 @@ class Incoming:
         fits = {
             "binary": isinstance(given, bool) or (isinstance(given, int | float) and given in (0, 1)),
             "multiclass": isinstance(given, str) and 0 < len(given) <= _LONGEST,
-            "regression": isinstance(given, int | float) and not isinstance(given, bool),
+            "regression": _is_number(given),
         }[task]
         if not fits:
             said = {"binary": "true or false", "multiclass": "the name of a class", "regression": "a number"}[task]
             raise FieldError(f"{place}.label: it is not {said}", hint=f"the task is {task}: {said} is needed")
-        return bool(given) if task == "binary" else given
+        return bool(given) if task == "binary" else _within(given)
 
     def _act(self, place: str, given: Any) -> float:
-        from noria.deployment.routing import randomised
-
         acts = self._system.decide.acts
-        if not randomised(self._system.decide) and isinstance(given, int | float) and not isinstance(given, bool):
+        if numeric(self._system.decide):
+            if not _is_number(given):
+                raise FieldError(f"{place}.act: it is not a number", hint="the act is an amount")
             return float(given)
         for number, act in enumerate(acts):
             if given == act and isinstance(given, bool) == isinstance(act, bool):
@@ -148,26 +168,33 @@ class Incoming:
     def _time(self, place: str, given: Any, now: int) -> int:
         if given is None:
             return now
-        try:
-            moment = datetime.fromisoformat(given)
-        except (TypeError, ValueError):
-            raise FieldError(f"{place}.at: it is not a time", hint="write for example 2013-01-31T06:00:00Z") from None
-        if moment.tzinfo is None:
-            raise FieldError(f"{place}.at: it has no time zone", hint="write for example 2013-01-31T06:00:00Z")
-        if micros(moment) > now:
+        if not isinstance(given, str):
+            raise FieldError(f"{place}.at: it is not a time", hint="write for example 2013-01-31T06:00:00Z")
+        time = micros(moment_of(given, f"{place}.at"))
+        if time > now:
             raise FieldError(f"{place}.at: it lies in the future")
-        return micros(moment)
+        if time < micros(EARLIEST):
+            raise FieldError(f"{place}.at: it lies too far back", hint=f"times begin at {EARLIEST:%Y-%m-%d}")
+        return time
 
     # ----------------------------------------------------------------------------------------------------------- reviews
 
     def review(self, given: Mapping[str, Any]) -> tuple[str, Appended]:
-        """A person's decision on a prediction: ``{"id", "act", "by", "label"?}``."""
-        if extra := sorted(set(given) - {"id", "act", "by", "label"}):
-            name = extra[0] if extra[0].isidentifier() and len(extra[0]) < 64 else "…"
-            raise FieldError(f"{name}: there is no such field", hint='send {"id": …, "act": …, "by": …}')
-        for name in ("id", "act", "by"):
-            if name not in given:
-                raise FieldError(f"{name}: it is missing", hint='send {"id": …, "act": …, "by": …}')
+        """A person's decision on a prediction: ``{"id", "act", "by", "label"?}``, which are there."""
         now = micros(self._home.clock.now())
         event = self._outcome("review", dict(given), now)
         return "reviews", self._log.append(LABELS_SOURCE, [self._as_first(event._replace(id=f"{given['id']}/review"))])
+
+
+def _own_id(source: Source, columns: Mapping[str, str]) -> bool:
+    """Whether ``id`` is a column of the source, and not what tells its events apart."""
+    return "id" in columns or "id" in (*source.keys, source.time, source.known)
+
+
+def _within(value: Any) -> Any:
+    """A whole number of more than 64 bits as the number that it stands for; the rest as it is."""
+    return float(value) if type(value) is int and not -(2**63) <= value < 2**63 and abs(value) <= _GREATEST else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _GREATEST

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from noria import features as feature_room
-from noria.core import micros
+from noria.core import DataFault, micros
+from noria.deployment.service.rows import FieldError
 from noria.deployment.service.ruling import Ways
 from noria.features.online import News, Online
 from noria.features.rowwise import compiled, sql_types
@@ -56,12 +57,18 @@ class Lookup:
         self._plain = self._picked(schema)
 
     def values(self, row: Mapping[str, Any], at: int) -> tuple[Any, ...] | None:
-        """The features of a row asked at ``at`` (µs), in order; ``None`` when they have to be computed from the lake."""
+        """The features of a row asked at ``at`` (µs), in order; ``None`` when they have to be computed from the lake.
+
+        Raises ``FieldError`` when an expression fails on the row.
+        """
         if self._plain is not None:
             return self._plain(row)
         if self._follows and self._events is not None and self._events.changed():
             self.tail()
-        return self.store.features(row, at)
+        try:
+            return self.store.features(row, at)
+        except DataFault as error:
+            raise unfit() from error
 
     def _picked(self, schema: Mapping[str, pl.DataType]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]] | None:
         """Where every feature is a column of the row: no more than picking them."""
@@ -111,6 +118,13 @@ class Lookup:
         turned = list(zip(*made, strict=True)) or [() for _ in kinds]
         found = [pl.Series(name, column, dtype=kinds[name]) for name, column in zip(self.names, turned, strict=True)]
         return pl.DataFrame([spine["_id"], *found])
+
+
+def unfit() -> FieldError:
+    """What is said of a row on which an expression of a feature fails (a text that is no number, a number that no type holds)."""
+    return FieldError(
+        "row: a feature cannot be computed from it", hint="look at its values, and at the expressions of the features"
+    )
 
 
 def _own(system: System, schema: Mapping[str, pl.DataType]) -> dict[str, Mapping[str, pl.DataType]]:

@@ -1,15 +1,19 @@
 """What the service counts, and how all workers' counts are given to Prometheus as one.
 
 Each worker counts in its own memory and leaves what it has beside the log about once a second; whoever is asked for ``/metrics`` adds up what
-the others left to its own. What a worker that has ended counted stays in the sum, so that a counter never goes back.
+the others left to its own. No sum ever goes back: what a worker that has ended counted stays in it (also when a later process gets its number),
+and whoever answers leaves its own counts first, so that the next answer, which another worker may give, has at least as much.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -54,6 +58,7 @@ class Metrics:
         self.counts: dict[str, dict[tuple[str, ...], int]] = {name: defaultdict(int) for name in HELP}
         self.seconds: dict[str, tuple[list[int], list[float]]] = {}
         self.gauges: dict[str, float] = {}
+        self.file = f"{os.getpid()}-{secrets.token_hex(8)}.json"
 
     def add(self, name: str, *labels: str, n: int = 1) -> None:
         """Counts ``n`` more."""
@@ -68,33 +73,36 @@ class Metrics:
         found[1][0] += seconds
 
     def snapshot(self) -> Snapshot:
-        """Everything counted so far."""
+        """Everything counted so far. May be called in any thread: the copies are made in one piece, what is made of them afterwards."""
+        counts = {name: dict(values) for name, values in self.counts.items()}
+        seconds = dict(self.seconds)
         return Snapshot(
-            {name: list(values.items()) for name, values in self.counts.items()},
-            {route: (list(counts), total[0]) for route, (counts, total) in self.seconds.items()},
+            {name: list(values.items()) for name, values in counts.items()},
+            {route: (list(counts), total[0]) for route, (counts, total) in seconds.items()},
             dict(self.gauges),
         )
 
     def leave(self, folder: Path) -> None:
         """Leaves a snapshot where other workers find it."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{os.getpid()}.json"
-        part = path.with_suffix(".part")
+        path = folder / self.file
+        part = path.with_suffix(f".{threading.get_ident()}.part")
         part.write_bytes(msgspec.json.encode(self.snapshot()))
         part.replace(path)
 
 
-def others(folder: Path) -> list[tuple[int, Snapshot]]:
-    """What the other workers left, each with its process's number."""
-    found = []
+def others(folder: Path, own: str = "") -> list[tuple[int, Snapshot]]:
+    """What workers left, each with its process's number, the newest last; without the file ``own``."""
+    found: list[tuple[int, int, Snapshot]] = []
     for path in sorted(folder.glob("*.json")):
-        if path.stem == str(os.getpid()):
+        if path.name == own:
             continue
         try:
-            found.append((int(path.stem), msgspec.json.decode(path.read_bytes(), type=Snapshot)))
+            snapshot = msgspec.json.decode(path.read_bytes(), type=Snapshot)
+            found.append((path.stat().st_mtime_ns, int(path.stem.partition("-")[0]), snapshot))
         except (OSError, ValueError, msgspec.DecodeError):
-            continue  # it is being written, or is not ours
-    return found
+            continue  # it is not ours
+    return [(pid, snapshot) for _, pid, snapshot in sorted(found, key=lambda one: one[0])]
 
 
 def begin(folder: Path) -> None:
@@ -104,13 +112,15 @@ def begin(folder: Path) -> None:
 
 
 def text(own: Metrics, folder: Path) -> bytes:
-    """Prometheus's text format of all workers together."""
+    """Prometheus's text format of all workers together. Leaves ``own`` in ``folder``."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-    beside = others(folder)
-    living = [snapshot for pid, snapshot in beside if _lives(pid)]
-    everyone = [own.snapshot(), *(snapshot for _, snapshot in beside)]
+    with suppress(OSError):  # without room on the disk there still is an answer
+        own.leave(folder)
+    mine, beside = own.snapshot(), others(folder, own.file)
+    newest = {pid: snapshot for pid, snapshot in beside if pid != os.getpid() and _lives(pid)}
+    everyone = [mine, *(snapshot for _, snapshot in beside)]
 
     class All:
         def collect(self) -> Iterable[Metric]:
@@ -128,7 +138,7 @@ def text(own: Metrics, folder: Path) -> bytes:
                 seconds.add_metric([route], list(zip(places, above, strict=True)), total)
             yield seconds
             for name, about in GAUGES.items():
-                values = [s.gauges[name] for s in (own.snapshot(), *living) if name in s.gauges]
+                values = [s.gauges[name] for s in (mine, *newest.values()) if name in s.gauges]
                 if values:
                     yield GaugeMetricFamily(f"noria_{name}", about, value=max(values) if name == "release" else sum(values))
 

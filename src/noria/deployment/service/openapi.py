@@ -6,13 +6,14 @@ say (that a shape and its data agree, that columns are equally long) is said in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 import noria
 from noria.deployment.service import invocations, oip
-from noria.deployment.service.contract import About, Limits
+from noria.deployment.service.contract import About, Feed, Limits
 from noria.deployment.service.tensors import DTYPES, datatype, output_types
 
 Schema = dict[str, Any]
@@ -21,6 +22,9 @@ TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 BOOLEAN: Schema = {"type": "boolean"}
 TIME: Schema = {"type": "string", "format": "date-time"}
+DAY: Schema = {"type": "string", "format": "date"}
+WHOLE: Schema = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+ID: Schema = {"type": "string", "minLength": 1, "maxLength": 512}
 SCALAR: Schema = {"anyOf": [TEXT, NUMBER, BOOLEAN]}
 ERROR: dict[str, Schema] = {
     "Error": {
@@ -30,7 +34,15 @@ ERROR: dict[str, Schema] = {
         "description": "what happened and where, the kind of error, and what to do",
     }
 }
-NAME_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
+_NEW_COLUMN = "^[^_\\x00-\\x1f\\x7f][^\\x00-\\x1f\\x7f]{0,127}$"
+_OF_SQL: dict[str, Schema] = {
+    "VARCHAR": TEXT,
+    "BOOLEAN": BOOLEAN,
+    "BIGINT": WHOLE,
+    "DOUBLE": NUMBER,
+    "DATE": DAY,
+    "TIMESTAMP": TEXT | {"description": "a time without a zone, such as 2013-01-31T06:00:00"},
+}
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 _REFUSALS = {
     "401": "the token is missing or wrong",
@@ -42,10 +54,10 @@ _REFUSALS = {
 }
 
 
-def document(about: About, limits: Limits) -> dict[str, Any]:
-    """Every page of the service, as an OpenAPI 3.1 document."""
+def document(about: About, limits: Limits, feeds: Sequence[Feed] = ()) -> dict[str, Any]:
+    """Every page of the service, as an OpenAPI 3.1 document; ``/v1/events/{source}`` as one page for each source that is fed by HTTP."""
     paths: dict[str, dict[str, Any]] = {}
-    for method, pattern, operation in [*_own(), *_open_inference(about), *_mlflow()]:
+    for method, pattern, operation in [*_own(feeds), *_open_inference(about), *_mlflow()]:
         paths.setdefault(pattern, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -58,7 +70,11 @@ def document(about: About, limits: Limits) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": _row_schemas(about, limits) | _given_schemas(about, limits) | _tensor_schemas(about, limits) | ERROR,
+            "schemas": _row_schemas(about, limits)
+            | _given_schemas(about, limits)
+            | _feed_schemas(feeds, limits)
+            | _tensor_schemas(about, limits)
+            | ERROR,
         },
     }
 
@@ -70,7 +86,8 @@ def example(about: About) -> dict[str, Any]:
         if name in about.needed:
             schema = column(kind)
             of_type = {"boolean": True, "integer": 1, "number": 0.5, "string": "a"}
-            found[name] = "2024-01-01T00:00:00Z" if schema is TIME else of_type[schema["type"]]
+            said = {"date-time": "2024-01-01T00:00:00Z", "date": "2024-01-01"}
+            found[name] = said.get(schema.get("format", "")) or of_type[schema["type"]]
     return found
 
 
@@ -88,6 +105,8 @@ def column(kind: pl.DataType) -> Schema:
         return {"type": "integer", "minimum": low, "maximum": min(high, 2**63 - 1)}
     if kind.is_numeric():
         return NUMBER
+    if kind == pl.Date:
+        return DAY
     return TIME if kind.is_temporal() else TEXT
 
 
@@ -139,8 +158,8 @@ def _row_schemas(about: About, limits: Limits) -> dict[str, Schema]:
         "Ask": {
             "examples": [{"row": example(about)}, {"rows": [example(about)]}],
             "oneOf": [
-                _object({"row": _ref("Row"), "asked_at": TIME}, "asked_at"),
-                _object({"rows": rows, "asked_at": TIME}, "asked_at"),
+                _object({"row": _ref("Row"), "asked_at": _or_null(TIME)}, "asked_at"),
+                _object({"rows": rows, "asked_at": _or_null(TIME)}, "asked_at"),
             ],
         },
         "Answer": _object(
@@ -167,20 +186,70 @@ def _row_schemas(about: About, limits: Limits) -> dict[str, Schema]:
 
 
 def _given_schemas(about: About, limits: Limits) -> dict[str, Schema]:
-    """Events, outcomes and reviews."""
+    """Outcomes and reviews."""
     act: Schema = {"enum": list(about.acts)} if about.acts else NUMBER
-    said: dict[str, Schema] = {"label": SCALAR, "act": SCALAR, "by": TEXT, "outcome_id": TEXT}
-    optional = ("act", "by", "outcome_id")
-    by_key = {"key": {"type": "object", "additionalProperties": SCALAR, "minProperties": 1}} | said
+    label: Schema = {"binary": {"enum": [True, False, 0, 1]}, "multiclass": ID, "regression": NUMBER}[about.task]
+    said: dict[str, Schema] = {"label": label, "act": act, "by": ID, "at": _or_null(TIME), "outcome_id": ID}
+    either: Schema = {"anyOf": [{"required": ["label"]}, {"required": ["act"]}]}
+    key: Schema = {"anyOf": [ID, _object(dict.fromkeys(about.keys, SCALAR))]}
+    outcome: Schema = {"oneOf": [_object({"id": ID} | said, *said) | either, _object({"key": key} | said, *said) | either]}
+    waiting: dict[str, Schema] = {
+        "id": TEXT,
+        "asked_at": TIME,
+        "score": _or_null(NUMBER),
+        "scores": _or_null(_many(_or_null(NUMBER))),
+        "release": TEXT,
+        "row": {"type": "object"},
+    }
     return {
-        "Event": _object({"id": {"type": "string", "minLength": 1}}, more=_or_null(SCALAR)),
-        "Events": _object({"events": _many(_ref("Event"), 1, limits.rows)}),
-        "Outcome": {"oneOf": [_object({"id": TEXT} | said, *optional), _object(by_key, *optional)]},
+        "Outcome": outcome,
         "Outcomes": _object({"outcomes": _many(_ref("Outcome"), 1, limits.rows)}),
         "Counts": _object({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}, "conflicts": _many(TEXT)}),
-        "Review": _object({"id": TEXT, "act": act, "label": SCALAR, "by": {"type": "string", "minLength": 1}}, "label"),
-        "Waiting": _object({"reviews": _many({"type": "object"})}, more=True),
+        "Review": _object({"id": ID, "act": act, "label": label, "by": ID}, "label"),
+        "Waiting": _object({"reviews": _many(_object(waiting))}),
+        "Status": _status(),
     }
+
+
+def _status() -> Schema:
+    whole: Schema = {"type": "integer", "minimum": 0}
+    rollout = _object({"number": whole, "stage": TEXT, "share": NUMBER})
+    log = _object({"mode": TEXT, "acknowledged": whole, "on_disk": whole, "fault": TEXT})
+    return _object(
+        {
+            "system": TEXT,
+            "release": whole,
+            "bundle": TEXT,
+            "rollout": _or_null(rollout),
+            "degree": TEXT,
+            "short_way": BOOLEAN,
+            "log": log,
+        }
+    )
+
+
+def _feed_schemas(feeds: Sequence[Feed], limits: Limits) -> dict[str, Schema]:
+    """An event of each source. Columns that are not frozen yet may come: they hold a text, a number or a truth value."""
+    found: dict[str, Schema] = {}
+    for feed in feeds:
+        time: Schema = {"anyOf": [TIME, WHOLE], "description": "ISO 8601 with a zone, or microseconds since 1970 in UTC"}
+        columns = {name: time if kind.startswith("TIMESTAMP WITH") else _of_sql(kind) for name, kind in feed.columns.items()}
+        columns |= dict.fromkeys(feed.times, time)
+        columns = {name: schema if name in feed.needed else _or_null(schema) for name, schema in columns.items()}
+        columns |= {name: SCALAR for name in feed.needed if name not in columns}
+        if not feed.own_id:
+            said = "what tells events apart; without it, all that an event says does"
+            columns["id"] = _or_null({"anyOf": [ID, {"type": "integer"}], "description": said})
+        optional = [name for name in columns if name not in feed.needed]
+        event = _object(columns, *optional, more=_or_null(SCALAR)) | {"propertyNames": {"pattern": _NEW_COLUMN}}
+        found[f"Event.{feed.name}"] = event
+        found[f"Events.{feed.name}"] = _object({"events": _many(_ref(f"Event.{feed.name}"), 1, limits.rows)})
+    return found
+
+
+def _of_sql(kind: str) -> Schema:
+    """A column's schema by its SQL type; ``null`` alone for one that cannot come as JSON."""
+    return NUMBER if kind.startswith("DECIMAL") else _OF_SQL.get(kind, {"type": "null"})
 
 
 def _tensor_schemas(about: About, limits: Limits) -> dict[str, Schema]:
@@ -271,34 +340,26 @@ def _in_path(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _own() -> list[tuple[str, str, dict[str, Any]]]:
+def _own(feeds: Sequence[Feed]) -> list[tuple[str, str, dict[str, Any]]]:
     """The pages in the service's own form."""
-    source = _in_path("source", {"type": "string", "pattern": NAME_PATTERN})
-    json = "application/json"
-    one_or_many: Schema = {"oneOf": [_ref("Events"), _ref("Event")]}
     answers: Schema = {"oneOf": [_ref("Answer"), _ref("Answers")]}
-    rows: list[tuple[str, str, str, Schema | str, Schema | None]] = [
+    outcomes: Schema = {"oneOf": [_ref("Outcome"), _ref("Outcomes")]}
+    pages: list[tuple[str, str, str, Schema | str, Schema | None]] = [
         ("POST", "/v1/predict", "answers one row or several, by the names of their columns", answers, _ref("Ask")),
-        ("POST", "/v1/events/{source}", "events of a source; the same event twice counts once", _ref("Counts"), one_or_many),
-        ("POST", "/v1/outcomes", "what became known of predictions, by id or key", _ref("Counts"), _ref("Outcomes")),
+        ("POST", "/v1/outcomes", "what became known of predictions, by id or key", _ref("Counts"), outcomes),
         ("GET", "/v1/reviews", "predictions that wait for a person", _ref("Waiting"), None),
         ("POST", "/v1/reviews", "what a person decided", _ref("Counts"), _ref("Review")),
-        ("GET", "/v1/status", "what answers, and how it does", {"type": "object"}, None),
+        ("GET", "/v1/status", "what answers, and how it does", _ref("Status"), None),
         ("GET", "/metrics", "counters and times for Prometheus", "text/plain", None),
         ("GET", "/openapi.json", "this document", {"type": "object"}, None),
     ]
+    for feed in feeds:
+        body: Schema = {"oneOf": [_ref(f"Event.{feed.name}"), _ref(f"Events.{feed.name}")]}
+        about = f"events of {feed.name}; the same event twice counts once"
+        pages.append(("POST", f"/v1/events/{feed.name}", about, _ref("Counts"), body))
     return [
-        (
-            method,
-            pattern,
-            _operation(
-                summary,
-                found,
-                takes=None if takes is None else {json: takes},
-                parameters=(source,) if "{source}" in pattern else (),
-            ),
-        )
-        for method, pattern, summary, found, takes in rows
+        (method, pattern, _operation(about, found, takes=None if takes is None else {"application/json": takes}))
+        for method, pattern, about, found, takes in pages
     ]
 
 

@@ -7,13 +7,14 @@ Only what is right comes out here. Whatever the short way objects to (a wrong ty
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import msgspec
 import polars as pl
 
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _ZONED = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -46,6 +47,7 @@ def reader(schema: Mapping[str, pl.DataType], needed: frozenset[str]) -> Callabl
     decode = msgspec.json.Decoder(body_type).decode
     as_dict = msgspec.structs.asdict
     optional = len(needed) < len(schema)
+    times = tuple(name for name, kind in schema.items() if kind.is_temporal() and kind != pl.Date)
 
     def read(body: bytes) -> dict[str, Any] | None:
         try:
@@ -57,6 +59,8 @@ def reader(schema: Mapping[str, pl.DataType], needed: frozenset[str]) -> Callabl
         colons = body.count(b":") - len(found) - 1
         if colons and (b"\\" in body or colons != sum(v.count(":") for v in found.values() if isinstance(v, str))):
             return None  # a key came twice: the last would win without a word
+        if times and not all(FIRST <= found[name] <= LAST for name in times if name in found):
+            return None  # in UTC it has no year
         return found
 
     return read

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from noria.store import Home
 
 _LARGEST_INT = 2**63
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SQL_TYPES = (
     (re.compile(r"(TINY|SMALL|BIG|HUGE)?INT(EGER)?|INT\d+|LONG"), pl.Int64()),
     (re.compile(r"DOUBLE|FLOAT\d*|REAL|NUMERIC.*|DECIMAL.*"), pl.Float64()),
@@ -34,28 +34,8 @@ _SQL_TYPES = (
 class FieldError(DataFault):
     """A field of a request is wrong; the message names it and never repeats its content."""
 
-
-def decode(body: bytes) -> dict[str, Any]:
-    """A JSON object from bytes; raises ``FieldError`` for anything else, for a key that comes twice, and for NaN."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise FieldError("a key comes twice in the JSON", hint="send each key once")
-        return found
-
-    def constant(name: str) -> Any:
-        raise FieldError(f"the JSON holds {name}, which is no number", hint="leave out what is not known")
-
-    try:
-        found = json.loads(body, object_pairs_hook=once, parse_constant=constant)
-    except FieldError:
-        raise
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, too deep, or a number of thousands of digits
-        raise FieldError("the body is not JSON", hint='send {"row": {…}} as UTF-8') from None
-    if not isinstance(found, dict):
-        raise FieldError("the body is not a JSON object", hint='send {"row": {…}}')
-    return found
+    def as_json(self) -> dict[str, str]:
+        return super().as_json() | {"kind": DataFault.__name__}
 
 
 def row_schema(home: Home, system: System) -> dict[str, pl.DataType]:
@@ -176,9 +156,10 @@ def checked(name: str, value: Any, kind: pl.DataType, *, place: str = "row") -> 
         if not math.isfinite(number):
             raise FieldError(f"{place}: it is not a finite number")
         return number
+    if kind == pl.Date and isinstance(value, str):
+        return _day(value, place)
     if kind.is_temporal() and isinstance(value, str):
-        moment = _moment(value, place)
-        return moment.date() if kind == pl.Date else moment
+        return moment_of(value, place)
     raise FieldError(f"{place}: it is not a {_said(kind)}", hint=f"a {_said(kind)} is needed")
 
 
@@ -187,19 +168,34 @@ def _said(kind: pl.DataType) -> str:
         return "text"
     if kind == pl.Boolean:
         return "boolean"
+    if kind == pl.Date:
+        return "day, such as 2013-01-31"
     if kind.is_temporal():
         return "time with a zone, in ISO 8601"
     return "whole number" if kind.is_integer() else "number"
 
 
-def _moment(text: str, place: str) -> datetime:
+def moment_of(text: str, place: str) -> datetime:
+    """A time with a zone, in UTC. Raises ``FieldError``."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise FieldError(f"{place}: it is not a time", hint="write for example 2013-01-31T06:00:00Z") from None
     if moment.tzinfo is None:
         raise FieldError(f"{place}: it has no time zone", hint="write for example 2013-01-31T06:00:00Z")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise FieldError(f"{place}: it is out of reach", hint="times lie in the years 1 to 9999, in UTC") from None
+
+
+def _day(text: str, place: str) -> date:
+    try:
+        if _DAY.fullmatch(text):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise FieldError(f"{place}: it is not a day", hint="write for example 2013-01-31")
 
 
 def asked_at(given: Any, now: datetime) -> datetime:
@@ -208,7 +204,7 @@ def asked_at(given: Any, now: datetime) -> datetime:
         return now
     if not isinstance(given, str):
         raise FieldError("asked_at: it is not a time", hint="write for example 2013-01-31T06:00:00Z")
-    moment = _moment(given, "asked_at").astimezone(now.tzinfo)
+    moment = moment_of(given, "asked_at")
     if moment > now:
         raise FieldError("asked_at: it lies in the future", hint="leave it out to ask now")
     return moment

@@ -46,7 +46,7 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
 
     ``load`` gives the declaration in each worker; it has to be picklable. ``stopped`` is called when the workers have ended.
     """
-    from granian.constants import Interfaces, Loops
+    from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
     from granian.server import Server
 
@@ -66,6 +66,7 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
                 interface=Interfaces.RSGI,
                 workers=settings.workers,
                 loop=Loops.auto,
+                http=HTTPModes.http1,  # HTTP/2 has no limits of its own on slow or many streams
                 websockets=False,
                 log_enabled=False,
                 respawn_failed_workers=True,

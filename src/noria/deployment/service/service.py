@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from noria import features as feature_room
-from noria.core import NoriaError, duration, micros
+from noria.core import DataFault, NoriaError, duration, micros
 from noria.deployment import routing
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import History, Live, history
@@ -28,10 +28,10 @@ from noria.deployment.seal import kind_name
 from noria.deployment.service import fallback
 from noria.deployment.service.contract import About, Answer
 from noria.deployment.service.fallback import Fallback
-from noria.deployment.service.lookup import Lookup
+from noria.deployment.service.lookup import Lookup, unfit
 from noria.deployment.service.metrics import Metrics
 from noria.deployment.service.reader import reader
-from noria.deployment.service.rows import FieldError, key_of, needed, row_schema, spine_of_rows, stamped
+from noria.deployment.service.rows import FieldError, key_of, keys_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
 from noria.features.values import Inexact
 from noria.system import System
@@ -134,7 +134,8 @@ class Service:
             columns=schema,
             needed=wanted,
             classes=classes,
-            acts=tuple(self.system.decide.acts) if routing.randomised(self.system.decide) else (),
+            acts=() if routing.numeric(self.system.decide) else tuple(self.system.decide.acts),
+            keys=keys_of(self.system),
         )
 
     def about(self) -> About:
@@ -260,6 +261,8 @@ class Service:
                 made = await work
         except TimeoutError:
             return state.fallback.frames(spine, known, now, "timeout")
+        except DataFault as error:
+            raise unfit() from error
         except NoriaError:
             raise
         except Exception as error:  # a model must not take the answer down with it

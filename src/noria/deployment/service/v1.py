@@ -10,10 +10,10 @@ import msgspec
 
 from noria.core import canonical
 from noria.deployment.service import metrics, openapi
-from noria.deployment.service.contract import JSON, Answer, Call, Reply, Route
+from noria.deployment.service.contract import JSON, Call, Reply, Route
 from noria.deployment.service.reviews import waiting
-from noria.deployment.service.rows import FieldError, asked_at, decode
-from noria.deployment.service.service import MOST_ROWS
+from noria.deployment.service.rows import FieldError, asked_at
+from noria.deployment.service.wire import fields, loads, typed, unpacked
 
 if TYPE_CHECKING:
     from noria.deployment.service.app import App
@@ -22,18 +22,9 @@ encode = msgspec.json.encode
 TEXT = (("content-type", "text/plain; version=0.0.4; charset=utf-8"), ("cache-control", "no-store"))
 
 
-def answered(answer: Answer) -> bytes:
-    """One answer as JSON."""
-    return encode(answer)
-
-
 async def predict(app: App, call: Call) -> Reply:
     """``{"row": {…}}`` or ``{"rows": [{…}, …]}``, each with ``asked_at`` if it is not now."""
-    given = decode(call.body)
-    for name in given:
-        if name not in ("row", "rows", "asked_at"):
-            hint = 'send {"row": {…}}, or {"rows": [{…}]}; asked_at may stand beside it'
-            raise FieldError("the body has a field besides row, rows and asked_at", hint=hint)
+    given = fields(_read(call), "", ("row", "rows", "asked_at"))
     if ("row" in given) == ("rows" in given):
         raise FieldError(
             "row: it is missing" if "row" not in given else "rows: one of row and rows is enough", hint='send {"row": {…}}'
@@ -41,31 +32,41 @@ async def predict(app: App, call: Call) -> Reply:
     now = app.service.home.clock.now()
     asked = asked_at(given["asked_at"], now) if given.get("asked_at") is not None else None
     if "row" in given:
-        return Reply(200, answered((await app.service.answer([given["row"]], asked))[0]))
-    rows = given["rows"]
-    if not isinstance(rows, list):
-        raise FieldError("rows: it is not a list", hint='send {"rows": [{…}, …]}')
-    if len(rows) > MOST_ROWS:
-        raise FieldError(f"rows: there are more than {MOST_ROWS:,}", hint="send them in several requests")
+        (answer,) = await app.service.answer([given["row"]], asked)
+        if app.trace is not None:
+            app.trace.said(answer)
+        return Reply(200, encode(answer))
+    rows = _few(given["rows"], "rows", call)
     return Reply(200, encode({"answers": await app.service.answer(rows, asked)}))
 
 
 async def events(app: App, call: Call) -> Reply:
     """Events of a source that is fed by HTTP: on the disk when this replies, each id once."""
-    given = decode(call.body)
-    some = given["events"] if set(given) == {"events"} else [given]
-    if not isinstance(some, list):
-        raise FieldError("events: it is not a list", hint='send {"events": [{…}, …]}')
-    return await _taken(app, partial(app.incoming.events, call.params["source"], some))
+    return await _taken(app, partial(app.incoming.events, call.params["source"], _one_or_many(call, "events")))
 
 
 async def outcomes(app: App, call: Call) -> Reply:
     """Labels that became known, for predictions by id or by key."""
-    given = decode(call.body)
-    some = given["outcomes"] if set(given) == {"outcomes"} else [given]
-    if not isinstance(some, list):
-        raise FieldError("outcomes: it is not a list", hint='send {"outcomes": [{"id": …, "label": …}, …]}')
-    return await _taken(app, partial(app.incoming.outcomes, some))
+    return await _taken(app, partial(app.incoming.outcomes, _one_or_many(call, "outcomes")))
+
+
+def _read(call: Call) -> Any:
+    return loads(unpacked(call))
+
+
+def _one_or_many(call: Call, name: str) -> list[Any]:
+    """The things of a body that is one of them, or ``{name: [...]}``."""
+    given = typed(_read(call), dict, "the body", "an object")
+    return _few(given[name], name, call) if set(given) == {name} else [given]
+
+
+def _few(given: Any, name: str, call: Call) -> list[Any]:
+    found: list[Any] = typed(given, list, name, "a list")
+    if not found:
+        raise FieldError(f"{name}: it is empty", hint="send at least one")
+    if len(found) > call.limits.rows:
+        raise FieldError(f"{name}: there are more than {call.limits.rows}", hint="send them in several requests")
+    return found
 
 
 async def _taken(app: App, work: Any) -> Reply:
@@ -84,7 +85,7 @@ async def reviews(app: App, _call: Call) -> Reply:
 
 async def review(app: App, call: Call) -> Reply:
     """A person's answer: the decision, and the label where it is known."""
-    given = decode(call.body)
+    given = fields(_read(call), "", ("id", "act", "by", "label"), ("id", "act", "by"))
     return await _taken(app, partial(app.incoming.review, given))
 
 
@@ -118,7 +119,8 @@ async def counts(app: App, _call: Call) -> Reply:
 
 async def document(app: App, _call: Call) -> Reply:
     """The OpenAPI document of the service."""
-    return Reply(200, canonical(openapi.document(app.service.about(), app.limits)), JSON)
+    feeds = await asyncio.to_thread(app.incoming.feeds)
+    return Reply(200, canonical(openapi.document(app.service.about(), app.limits, feeds)), JSON)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -11,6 +11,7 @@ import msgspec
 
 from noria.core import NoriaError, NotFound, Unavailable
 from noria.deployment.service.contract import Answering, Call, Handler, Reply
+from noria.deployment.service.door import refusal
 from noria.deployment.service.rows import FieldError
 
 TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
@@ -41,13 +42,10 @@ def failed(error: NoriaError) -> Reply | None:
     """The reply that says what went wrong; ``None`` for what went wrong inside, which is not for the one who asked.
 
     >>> failed(FieldError("rows[3].distance: it is missing")).body
-    b'{"error":"rows[3].distance: it is missing","kind":"DataFault","hint":""}'
+    b'{"error":"rows[3].distance: it is missing","hint":"","kind":"DataFault"}'
     """
     status = next((code for kind, code in STATUS if isinstance(error, kind)), None)
-    if status is None:
-        return None
-    said = error.as_json() | ({"kind": "DataFault"} if isinstance(error, FieldError) else {})
-    return Reply(status, msgspec.json.encode(said))
+    return None if status is None else refusal(status, error)
 
 
 def settled(handler: Handler) -> Handler:
