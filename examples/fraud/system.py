@@ -24,6 +24,5 @@ system = nr.System(
     candidates=[nr.Prior(), nr.Linear(trials=4)],
     parts=nr.Parts(least="10d", validate="5d", test="10d", fresh="5d"),
     rollout=nr.Rollout(shadow="3d", canary=(0.1,), step="1d", unit="card"),
-    serve=nr.Serve("partial", confidence=0.7),
     every="6h",
 )
