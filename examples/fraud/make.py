@@ -48,7 +48,7 @@ def payments(until: datetime) -> pl.DataFrame:
 
 
 def main() -> None:
-    """Writes the two files beside this one."""
+    """Writes the history, and some payments without a time that wait to be scored."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", type=lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC), default=None)
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parent / "data")
@@ -64,6 +64,7 @@ def main() -> None:
     given.to.mkdir(parents=True, exist_ok=True)
     found.drop("bad").write_parquet(given.to / "payments.parquet")
     told.write_parquet(given.to / "complaints.parquet")
+    found.drop("bad", "paid_at").sample(500, seed=13).write_csv(given.to / "waiting.csv")
     print(f"{found.height:,} simulated payments and {told.height:,} complaints until {until:%Y-%m-%d %H:%M} in {given.to}")
 
 
