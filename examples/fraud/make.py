@@ -7,13 +7,14 @@ used many times within the hour. ``--until`` gives the moment at which the story
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-DAYS, A_DAY, CARDS = 40, 300, 400
+DAYS, A_DAY, CARDS = 40, 400, 500
 KINDS = ["groceries", "travel", "electronics", "games"]
 
 
@@ -32,7 +33,7 @@ def payments(until: datetime) -> pl.DataFrame:
     often = np.array(
         [np.sum((card[max(0, i - 40) : i] == card[i]) & (seconds[i] - seconds[max(0, i - 40) : i] < 3600)) for i in range(n)]
     )
-    logit = -4.6 + 0.9 * (np.log(amount) - 3.5) + 1.2 * (hours < 6) + 1.1 * np.minimum(often, 3) + 0.8 * (kind >= 2)
+    logit = -4.4 + 1.1 * (np.log(amount) - 3.5) + 1.2 * (hours < 6) + 1.1 * np.minimum(often, 3) + 0.8 * (kind >= 2)
     times = [until - timedelta(seconds=int(DAYS * 86_400 - s)) for s in seconds]
     return pl.DataFrame(
         {
@@ -65,7 +66,7 @@ def main() -> None:
     found.drop("bad").write_parquet(given.to / "payments.parquet")
     told.write_parquet(given.to / "complaints.parquet")
     found.drop("bad", "paid_at").sample(500, seed=13).write_csv(given.to / "waiting.csv")
-    print(f"{found.height:,} simulated payments and {told.height:,} complaints until {until:%Y-%m-%d %H:%M} in {given.to}")
+    print(f"{found.height:,} simulated payments and {told.height:,} complaints until {until:%Y-%m-%d %H:%M} in {os.path.relpath(given.to)}")
 
 
 if __name__ == "__main__":

@@ -34,9 +34,20 @@ class Shell:
     """One shell in which commands are typed one after the other."""
 
     def __init__(self, folder: Path, path: str, port: int) -> None:
-        environment = {"PATH": f"{path}:/usr/bin:/bin", "HOME": str(folder), "NORIA_PORT": str(port), "PYTHONPATH": str(ROOT / "src")}
+        environment = {
+            "PATH": f"{path}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "NORIA_PORT": str(port),
+            "PYTHONPATH": str(ROOT / "src"),
+        }
         self._shell = subprocess.Popen(
-            ["bash"], cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ["bash"],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def run(self, command: str) -> tuple[int, str]:
@@ -86,7 +97,9 @@ def test_the_page_runs_from_nothing_to_a_drill(shell: tuple[Shell, int]) -> None
         serves = command.startswith("noria serve")
         code, out = typed.run(f"{line} >serve.out 2>&1 & SERVICE=$!" if serves else line)
         if serves:
-            wait = f"for n in $(seq 600); do curl -s -o /dev/null http://127.0.0.1:{port}/ && break; sleep 0.1; done; cat serve.out"
+            wait = (
+                f"for n in $(seq 600); do curl -s -o /dev/null http://127.0.0.1:{port}/ && break; sleep 0.1; done; cat serve.out"
+            )
             code, out = typed.run(wait)
         transcript.append(f"$ {command}\n{out}")
         assert code == 0, (command, out)

@@ -157,6 +157,9 @@ class _Given:
 
 
 def _plain(value: Any, kind: pl.DataType) -> Any:
+    """What a cell of a file says; a column of whole numbers that has gaps is often written as one of fractions."""
+    if isinstance(value, float) and kind.is_integer() and value.is_integer():
+        return int(value)
     return value.isoformat() if kind.is_temporal() and hasattr(value, "isoformat") else value
 
 

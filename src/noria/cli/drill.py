@@ -65,5 +65,5 @@ def _name(bundle: str) -> str:
     return bundle[:12] or "doing nothing"
 
 
-def _seconds(seconds: float) -> str:
-    return "never" if seconds == float("inf") else f"{seconds:.3f} s"
+def _seconds(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.3f} s"

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -34,21 +34,31 @@ from noria.store.copying import copy_home
 from noria.system import System
 
 STEADY, SETTLED = 100, 20
-START_SECONDS, STOP_SECONDS = 120.0, 30.0
+STOP_SECONDS = 30.0
 CONNECTIONS_A_WORKER, MOST_CONNECTIONS = 4, 16
 _LOOK = 0.01
 
 
 class Phase(msgspec.Struct, frozen=True):
     """One change of release. ``first`` and ``last`` are the seconds from the record to the first answer of the new release, and to the last
-    of the old one (0: none came after the record).
+    of the old one (0: none came after the record; ``None``: none ever came).
     """
 
     name: str
     was: str
     to: str
-    first: float
+    first: float | None
     last: float
+
+
+class Change(NamedTuple):
+    """A change as it was made: between which releases, when it was recorded, and whether all answers came from the new one in the end."""
+
+    name: str
+    was: str
+    to: str
+    since: float
+    settled: bool
 
 
 class Rehearsal(msgspec.Struct, frozen=True):
@@ -61,12 +71,13 @@ class Rehearsal(msgspec.Struct, frozen=True):
 
 
 def drill(
-    home: Home, system: System, load: Callable[[], System], *, by: str, patience: float = 30.0
+    home: Home, system: System, load: Callable[[], System], *, by: str, start: float = 120.0, patience: float = 30.0
 ) -> tuple[Entry[Drilled], Rehearsal]:
     """Rehearses going back from the champion and forth again, and records whether it held.
 
-    ``load`` gives the declaration in another process, and has to be picklable; ``patience`` bounds the seconds of each change. The caller does not
-    hold the lease: it is taken while the home is copied and while the outcome is written. Raises ``NotEnoughData`` when nothing is released,
+    ``load`` gives the declaration in another process, and has to be picklable. ``start`` bounds the seconds until the service answers,
+    ``patience`` those of each change. The lease is taken while the home is copied and while the outcome is written, and not between, so
+    that turns go on. Raises ``NotEnoughData`` when nothing is released,
     ``Unavailable`` when the home cannot be copied or the service does not start.
     """
     live = state(home)
@@ -76,12 +87,13 @@ def drill(
     try:
         with _held(home, patience):
             copy_home(home, folder)
-        rehearsal = _rehearsed(folder, home, system, load, live, by=by, patience=patience)
+        rehearsal = _rehearsed(folder, home, system, load, live, by=by, patience=(start, patience))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for phase in rehearsal.phases:
         for answer, seconds in (("first", phase.first), ("last", phase.last)):
-            home.measurements.add("drill_seconds", seconds, phase=phase.name, answer=answer)
+            if seconds is not None:
+                home.measurements.add("drill_seconds", seconds, phase=phase.name, answer=answer)
     with _held(home, patience):
         number = home.ledger.count(Drilled)
         entry = home.commit(rehearsal.record, key=f"drilled/{number:04d}", parents=live.parents)
@@ -89,7 +101,7 @@ def drill(
 
 
 def _rehearsed(
-    folder: Path, home: Home, system: System, load: Callable[[], System], live: Live, *, by: str, patience: float
+    folder: Path, home: Home, system: System, load: Callable[[], System], live: Live, *, by: str, patience: tuple[float, float]
 ) -> Rehearsal:
     settings = msgspec.structs.replace(home.settings, home=folder, host="127.0.0.1", port=_free_port(), token="", log="fast")
     was, to = live.champion or "", live.previous or ""
@@ -98,34 +110,30 @@ def _rehearsed(
         if live.rollout is not None:  # what is under way would be stopped first
             with copy.hold("drill"):
                 rollback(copy, system, by=by)
-        with _serving(folder, load, settings, patience) as (token, living):
+        with _serving(folder, load, settings, patience[0]) as (token, living):
             count = min(len(rows), MOST_CONNECTIONS, CONNECTIONS_A_WORKER * settings.workers)
             with Load(settings.port, token, rows, count) as asking:
-                wait = _Waiter(asking, living, patience)
+                wait = _Waiter(asking, living, patience[1])
                 wait.steady(was)
-                marks = [stopwatch()]
-                phases = []
+                changes = []
                 for name, old, new in (("rollback", was, to), ("promote", to, was)):
                     with copy.hold("drill"):
                         rollback(copy, system, by=by) if name == "rollback" else promote(copy, system, new, by=by)
-                    marks.append(stopwatch())
-                    settled = wait.settled(new, marks[-1])
-                    phases.append((name, old, new, marks[-1], settled))
-        checks = _checks(copy, system, asking.said, phases)
+                    since = stopwatch()
+                    changes.append(Change(name, old, new, since, wait.settled(new, since)))
+        checks = _checks(copy, system, asking.said, changes)
     record = Drilled(release=live.number, back_to=to, verdict=overall(checks), checks=checks, by=by)
-    timed = tuple(_phase(asking.said, *phase[:4]) for phase in phases)
+    ends = [*(change.since for change in changes[1:]), float("inf")]
+    timed = tuple(_phase(asking.said, change, upto) for change, upto in zip(changes, ends, strict=True))
     return Rehearsal(timed, len(asking.said), sum(one.failed for one in asking.said), record)
 
 
-def _phase(said: Sequence[Said], name: str, was: str, to: str, since: float) -> Phase:
-    new = [one.done - since for one in said if one.done > since and one.release == to and not one.failed]
-    until = next((one.sent for one in reversed(said) if name == "rollback" and one.release == to), None)
-    old = [
-        one.done - since
-        for one in said
-        if one.release == was and not one.failed and since < one.done and (until is None or one.done <= until)
-    ]
-    return Phase(name, was, to, min(new, default=float("inf")), max(old, default=0.0))
+def _phase(said: Sequence[Said], change: Change, upto: float) -> Phase:
+    """The seconds of a change; ``upto`` is when the next one began."""
+    after = [one for one in said if change.since < one.done <= upto and not one.failed]
+    new = [one.done - change.since for one in after if one.release == change.to]
+    old = [one.done - change.since for one in after if one.release == change.was]
+    return Phase(change.name, change.was, change.to, min(new, default=None), max(old, default=0.0))
 
 
 # ---------------------------------------------------------------------------------------------------------- the service
@@ -139,7 +147,7 @@ def _serving(
     child = multiprocessing.get_context("spawn").Process(target=_serve, args=(folder, load, settings), name="noria-drill")
     child.start()
     try:
-        _wait_until(lambda: _answers(folder, settings) or not child.is_alive(), max(START_SECONDS, patience))
+        _wait_until(lambda: _answers(folder, settings) or not child.is_alive(), patience)
         if not child.is_alive() or not _answers(folder, settings):
             raise Unavailable("the service on the copy did not start", hint="try `noria serve`: it says why")
         yield (folder / "service" / "token").read_text().strip(), child.is_alive
@@ -238,22 +246,23 @@ class _Waiter:
 # ------------------------------------------------------------------------------------------------------------ the checks
 
 
-def _checks(copy: Home, system: System, said: Sequence[Said], phases: Sequence[tuple[Any, ...]]) -> tuple[Check, ...]:
+def _checks(copy: Home, system: System, said: Sequence[Said], changes: Sequence[Change]) -> tuple[Check, ...]:
     failed = sum(one.failed for one in said)
     broken = sum(one.fallback.startswith("error") for one in said)
     found = [
         _none("no failed request", failed, "every request was answered with 200"),
         _none("no answer for a broken model", broken, "no model failed on a row, so no fallback had to answer for one"),
     ]
-    for name, _, to, _, settled in phases:
-        which = to[:12] or "doing nothing"
-        verdict = Verdict.PASS if settled else Verdict.FAIL
-        found.append(Check("answers from the other release", verdict, name, detail=f"in the end all answers came from {which}"))
+    for change in changes:
+        which = change.to[:12] or "doing nothing"
+        verdict = Verdict.PASS if change.settled else Verdict.FAIL
+        detail = f"in the end all answers came from {which}" if change.settled else f"the answers did not all come from {which}"
+        found.append(Check("answers from the other release", verdict, change.name, detail=detail))
     logged = unsealed(copy)
     rows = pl.concat(logged, how="diagonal_relaxed") if logged else pl.DataFrame({"_id": []}, schema={"_id": pl.String})
     missing = len({one.id for one in said if not one.failed} - set(rows["_id"].to_list()))
     found.append(_none("every answer is in the log", missing, "each acknowledged prediction was found in the log of the copy"))
-    found.append(_same_scores(system, said, rows, phases))
+    found.append(_same_scores(system, said, rows, changes))
     return tuple(found)
 
 
@@ -262,10 +271,10 @@ def _none(name: str, count: int, detail: str) -> Check:
     return Check(name, verdict, estimate=Estimate(float(count)), bound=0.0, detail=detail)
 
 
-def _same_scores(system: System, said: Sequence[Said], rows: pl.DataFrame, phases: Sequence[tuple[Any, ...]]) -> Check:
+def _same_scores(system: System, said: Sequence[Said], rows: pl.DataFrame, changes: Sequence[Change]) -> Check:
     """The same row with the same features got the same score before the rollback and after coming back."""
-    name, release = "answers after equal those before", phases[0][1]
-    began, back = phases[0][3], phases[1][3]
+    name, release = "answers after equal those before", changes[0].was
+    began, back = changes[0].since, changes[1].since
     before = {one.id for one in said if not one.failed and one.done <= began}
     after = {one.id for one in said if not one.failed and one.sent > back and one.release == release}
     own = [column.name for column in feature_room.plan(system).columns if column.name in rows.columns]
