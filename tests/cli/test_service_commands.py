@@ -338,3 +338,39 @@ def test_a_drill_needs_a_release(noria: Any, shop: Path, tmp_path: Path) -> None
     assert "nothing is released" in done.err
     with pytest.raises(SettingsError):
         batch._joiner(tmp_path / "x")
+
+
+# ------------------------------------------------------------------------------------------------------------------ init
+
+
+def test_init_writes_a_system_that_is_asked_by_request(noria: Any, tmp_path: Path) -> None:
+    file, asked = tmp_path / "system.py", "loan_id:VARCHAR, amount:DECIMAL(9,2), months:INTEGER"
+    done = noria("init", "loans", "--request", asked, "--to", file)
+    assert done.code == 0, done.err
+    system = load_system(file)
+    assert (system.predict.columns["amount"], system.predict.key) == ("DECIMAL(9,2)", "loan_id")
+    assert noria("check", file).code == 0
+    assert noria("turn", file).code == 0
+    with Home.open(tmp_path / ".noria" / "loans", Settings(durable=False), SystemClock(), create=False, write=False) as home:
+
+        async def answers() -> list[Any]:
+            service = Service(home, system)
+            try:
+                return await service.answer([{"loan_id": "a", "amount": 3.5, "months": 12}])
+            finally:
+                service.close()
+
+        (answer,) = asyncio.run(answers())
+    assert (answer.act, answer.release) == (None, "")
+    assert noria("turn", file).code == 0
+    assert noria("status", file, "--json").json["service"]["sealed_today"] == 1
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["--request", "a"], ["--request", "a:DOUBLE,a:DOUBLE"], ["x.parquet", "--request", "a:DOUBLE"]]
+)
+def test_init_needs_files_or_a_request(noria: Any, tmp_path: Path, given: list[str]) -> None:
+    done = noria("init", "loans", *given, "--to", tmp_path / "system.py")
+    assert done.code == 1
+    assert "--request" in done.err
+    assert not (tmp_path / "system.py").exists()

@@ -15,7 +15,7 @@ class Command(NamedTuple):
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Declare": (
-        Command("init", "declare:init", "Write a declaration to start from, for the files you name."),
+        Command("init", "declare:init", "Write a declaration to start from, for the files or the request you name."),
         Command("check", "declare:check", "Find every mistake in a declaration, each with its place."),
         Command("diff", "declare:diff", "Show what differs between two declarations, or two records."),
     ),
