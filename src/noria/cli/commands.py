@@ -15,7 +15,7 @@ class Command(NamedTuple):
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Declare": (
-        Command("init", "declare:init", "Write a declaration to start from, for the files you name."),
+        Command("init", "declare:init", "Write a declaration to start from, for the files or the request you name."),
         Command("check", "declare:check", "Find every mistake in a declaration, each with its place."),
         Command("diff", "declare:diff", "Show what differs between two declarations, or two records."),
     ),
@@ -29,13 +29,15 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("scope", "steps:scope", "Answer whether ML is worth it here: the charter."),
         Command("train", "steps:train", "Train, evaluate and gate the candidates now."),
         Command("gate", "steps:gate", "Show the gate's verdict on the newest candidate, check by check."),
-        Command("predict", "steps:predict", "Score rows with the champion, as of a moment."),
+        Command("predict", "steps:predict", "Score rows, or a file of them, with the champion as of a moment."),
         Command("estimate", "estimate:estimate", "Estimate what another policy would have made, from the log."),
     ),
     "Decide": (
         Command("approve", "decide:approve", "Sign a release that waits for a person, or refuse it."),
+        Command("review", "review:review", "Show the predictions that wait for a person, or decide on one."),
         Command("promote", "decide:promote", "Make a bundle the champion by hand."),
         Command("rollback", "decide:rollback", "Go back to the champion before."),
+        Command("drill", "drill:drill", "Rehearse a rollback on a copy, under load, and time it."),
         Command("ack", "decide:ack", "Acknowledge an open alert."),
         Command("repair", "decide:repair", "Look the stored bytes over, and mend what can be mended."),
     ),

@@ -159,6 +159,39 @@ def console() -> Any:
     return out if out.is_terminal else Console(highlight=False, width=140)
 
 
+class Bar:
+    """Progress of long work, on a terminal; nothing elsewhere.
+
+    >>> with Bar("rows", quiet=True) as bar:
+    ...     bar.move(1, 10)
+    """
+
+    def __init__(self, unit: str, *, quiet: bool) -> None:
+        self._unit, self._quiet = unit, quiet
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Bar:
+        out = console()
+        if not self._quiet and out.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn(self._unit), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=out)
+            self._progress.start()
+            self._task = self._progress.add_task("")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def move(self, done: int, of: int) -> None:
+        """``done`` of ``of`` are done."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, total=of)
+
+
 def day(moment: datetime | None) -> str:
     """A moment for a person, to the minute, in UTC.
 

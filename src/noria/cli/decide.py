@@ -66,7 +66,12 @@ def _waiting(store: Any) -> Entry[Gated]:
 
 
 def promote(
-    bundle: Annotated[str, Parameter(help="The bundle's sha256, or 8 digits or more of its beginning.")],
+    bundle: Annotated[
+        str | None,
+        Parameter(
+            help="The bundle's sha256, or 8 digits or more of its beginning. Default: the one that passed the newest gate."
+        ),
+    ] = None,
     /,
     *,
     by: ByOption = None,
@@ -80,9 +85,19 @@ def promote(
     from noria import deployment
 
     with opened(file, home, at=at, owner="promote") as (store, system):
-        entry = deployment.promote(store, system, bundle_named(store, bundle), by=person(by), note=note)
+        chosen = _passed(store) if bundle is None else bundle_named(store, bundle)
+        entry = deployment.promote(store, system, chosen, by=person(by), note=note)
     show(entry, lambda: f"release {entry.record.number} is {entry.record.bundle[:12]} since {day(entry.at)}", as_json=json)
     return 0
+
+
+def _passed(store: Any) -> str:
+    gated: Entry[Gated] | None = store.ledger.latest(Gated)
+    if gated is None or gated.record.verdict is not Verdict.PASS:
+        raise NotFound(
+            "the newest gate has not passed a bundle", hint="`noria gate` shows its verdict; name a bundle to override it"
+        )
+    return gated.record.bundle
 
 
 def rollback(

@@ -19,7 +19,7 @@ from noria.cli.common import (
     opened,
     show,
 )
-from noria.core import Conflict, DeclarationError, NoriaError, NotFound, SystemClock, check_name
+from noria.core import Conflict, DeclarationError, NoriaError, NotFound, SettingsError, SystemClock, check_name
 from noria.records import Declared, Entry, Record
 from noria.settings import read_settings
 from noria.system import System
@@ -28,23 +28,30 @@ from noria.system import System
 def init(
     name: Annotated[str, Parameter(help="The system's name: a-z, 0-9, '.', '_', '-'.")],
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         Parameter(help="Parquet or CSV files: first the rows to be predicted, then where the label comes from, then others."),
-    ],
+    ] = None,
     /,
     *,
+    request: Annotated[
+        str | None,
+        Parameter(help='Instead of files: the columns of a request by HTTP, such as "customer:VARCHAR,amount:DOUBLE".'),
+    ] = None,
     to: Annotated[Path, Parameter(help="The file to write.")] = DEFAULT_FILE,
     home: HomeOption = None,  # noqa: ARG001  # every command takes it
     json: JsonOption = False,
 ) -> int:
-    """Writes a declaration to start from. What it guesses from the files' columns is marked, for you to mend."""
-    from noria.cli.template import declaration
+    """Writes a declaration to start from. What it guesses from the columns is marked, for you to mend."""
+    from noria.cli.template import declaration, requested
 
     check_name(name, "system's name")
+    if (request is None) == (not files):
+        raise SettingsError("a declaration starts from files or from a request", hint="name files, or give --request")
     if to.exists():
         raise Conflict(f"{to} is already there", hint="name another file with --to")
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(declaration(name, files, to.resolve().parent), encoding="utf-8")
+    text = requested(name, request) if request is not None else declaration(name, files or [], to.resolve().parent)
+    to.write_text(text, encoding="utf-8")
     show({"file": str(to)}, lambda: f"wrote {to}. Read it, mend what is marked, then run: noria check {to}", as_json=json)
     return 0
 

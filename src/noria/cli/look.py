@@ -20,12 +20,15 @@ _MARK = {"good": "[green]●[/]", "bad": "[red]●[/]", "unsure": "[yellow]●[/
 def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
     """Shows the wheel: each step's state and since when, open alerts, and the arrow back when a diagnosis stands."""
     from noria.web import facts
+    from noria.web.service import served
 
     with opened(file, home) as (store, system):
         state = facts.wheel(store, system)
         alerts = facts.open_alerts(store)
+        service = served(store, system)
     data = {
         "wheel": state,
+        "service": service,
         "alerts": [
             {
                 "alert": a.record.alert,
@@ -37,11 +40,11 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
             for a in alerts
         ],
     }
-    show(data, lambda: _status(state, alerts), as_json=json)
+    show(data, lambda: _status(state, alerts, service.lines() if service else []), as_json=json)
     return 0
 
 
-def _status(state: facts.Wheel, alerts: list[Any]) -> Any:
+def _status(state: facts.Wheel, alerts: list[Any], service: list[str]) -> Any:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -63,6 +66,9 @@ def _status(state: facts.Wheel, alerts: list[Any]) -> Any:
             f"  {'[red]harm[/] ' if a.record.harm else ''}{escape(a.record.message)} [dim]since {day(a.record.since)}, {escape(a.record.alert)}[/]"
             for a in alerts
         ]
+    if service:
+        parts.append("\n[bold]Service[/]")
+        parts += [f"  {escape(line)}" for line in service]
     return Group(*parts)
 
 

@@ -24,7 +24,7 @@ def score_rows(home: Home, system: System, rows: list[dict[str, Any]], now: date
     past = history(home)
     if past.now.champion is None and past.now.rollout is None:
         raise NotEnoughData("nothing is released yet", hint="run `noria status`, or promote a bundle by hand")
-    schema, bundles, time = row_schema(home, system), Bundles(home), _time_column(system)
+    schema, bundles, time = row_schema(home, system), Bundles(home), time_column(system)
     found = []
     for given in rows:
         row = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
@@ -52,7 +52,7 @@ def score_rows(home: Home, system: System, rows: list[dict[str, Any]], now: date
     return found
 
 
-def _time_column(system: System) -> str:
+def time_column(system: System) -> str:
     """The column in which a row says when it is asked."""
     asked = system.predict
     if isinstance(asked, Request):

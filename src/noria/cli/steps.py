@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, AtOption, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
+from noria.cli.common import DEFAULT_FILE, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict
 from noria.records import Charter, Entry, Gated, Retraining
 
@@ -144,17 +144,36 @@ def predict(
     ],
     /,
     *,
+    to: Annotated[
+        Path | None,
+        Parameter(
+            help="Score a whole file into this one (.parquet, .csv, or .delta for a Delta table); may be begun again when killed."
+        ),
+    ] = None,
     at: AtOption = None,
     file: FileOption = DEFAULT_FILE,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
-    """Scores rows with the champion as of a moment, with features from what was known then. Nothing is logged."""
+    """Scores rows with the champion as of each row's own time, or a moment, with features from what was known then. Nothing is logged."""
     from noria.cli.scoring import score_rows
 
+    if to is not None:
+        return _predict_file(Path(rows), to, at, file, home, json=json)
     with opened(file, home, at=at) as (store, system):
         scored = score_rows(store, system, _rows(rows), store.clock.now())
     show(scored, lambda: "\n".join(map(_scored, scored)), as_json=json)
+    return 0
+
+
+def _predict_file(rows: Path, to: Path, at: str | None, file: Path, home: Path | None, *, json: bool) -> int:
+    from noria.cli.batch import score_file
+
+    with opened(file, home, at=at) as (store, system), Bar("rows", quiet=json) as bar:
+        done = score_file(store, system, rows, to, at=at or "", on_rows=bar.move)
+    lines = [f"wrote {done.file}: {done.rows:,} rows, {done.scored:,} with a score"]
+    lines += [f"  {n:,} without: {reason}" for reason, n in done.reasons.items()]
+    show(done, lambda: "\n".join(lines), as_json=json)
     return 0
 
 

@@ -26,6 +26,71 @@ def declaration(name: str, files: list[Path], folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def requested(name: str, given: str) -> str:
+    """The text of a declaration of a system that is asked by HTTP only; ``given`` is the request: ``customer:VARCHAR,amount:DOUBLE``.
+
+    >>> "amount" in requested("loans", "customer:VARCHAR,amount:DOUBLE")
+    True
+    """
+    columns = _request(given)
+    key = next((column for column in columns if column == "id" or column.endswith(("_id", "key"))), next(iter(columns)))
+    quoted = ", ".join(f'"{column}"' for column in columns if column != key) or f'"{key}"'
+    return (
+        "\n".join(
+            [
+                f'"""{name}: say here in one sentence what is predicted, and when it is asked."""',
+                "",
+                "import noria as nr",
+                "",
+                "request = nr.Request(",
+                "    {",
+                *(f'        "{column}": "{kind}",' for column, kind in columns.items()),
+                "    },",
+                f'    key="{key}",  # guessed: what tells entities apart',
+                ")",
+                "# no file: what became of it comes by POST /v1/outcomes, or as events by POST /v1/events/outcomes",
+                f'outcomes = nr.Source("outcomes", key="{key}", time="at", owner="somebody")  # mend: who answers for this data',
+                "",
+                *_system_head(name, "request", "one prediction a request"),
+                "        outcomes,",
+                "        'happened',  # SQL over the events of outcomes",
+                '        within="1d",  # mend: how long after asking the label may still come',
+                "        # otherwise=False,  # when silence means no; without it silence is no label",
+                '        task="binary",',
+                "    ),",
+                f"    features=[outcomes.columns({quoted})],  # columns of the request as they are; add .last(...) and .window(...) of sources",
+                *_system_tail(),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _request(given: str) -> dict[str, str]:
+    pairs = [part.partition(":") for part in re.split(r",(?![^(]*\))", given)]
+    columns = {name.strip(): kind.strip().upper() for name, _, kind in pairs}
+    if len(columns) < len(pairs) or not all(re.fullmatch(r"[A-Za-z]\w*", name) and kind for name, kind in columns.items()):
+        raise SettingsError(f"--request {given} is no list of columns", hint='write for example "customer:VARCHAR,amount:DOUBLE"')
+    return columns
+
+
+def _system_head(name: str, asked: str, why: str) -> list[str]:
+    return ["system = nr.System(", f'    name="{name}",', f"    predict={asked},  # {why}", "    label=nr.Label("]
+
+
+def _system_tail() -> list[str]:
+    return [
+        '    decide=nr.Decide("act when expected value > 0"),',
+        "    objective=nr.Objective(",
+        '        problem="Say here what this costs the business today, in words.",  # mend',
+        '        value=nr.Value("case when act and label then 1 when act then -1 else 0 end", "EUR"),  # mend: what an act is worth',
+        '        metric="log_loss",',
+        "    ),",
+        "    candidates=[nr.Prior(), nr.Linear(), nr.Boosting()],",
+        ")",
+    ]
+
+
 def _schema(file: Path) -> dict[str, pl.DataType]:
     if not file.is_file():
         raise NotFound(f"there is no file {file}", hint="name Parquet or CSV files that are there")
@@ -95,10 +160,7 @@ def _system(
     columns = [c for c, kind in schema.items() if c not in apart and (kind.is_numeric() or kind in (pl.String, pl.Boolean))]
     quoted = ", ".join(f'"{column}"' for column in columns[:8]) or f'"{key}"'
     return [
-        "system = nr.System(",
-        f'    name="{name}",',
-        f"    predict={asked},  # one prediction a row, as of its time",
-        "    label=nr.Label(",
+        *_system_head(name, asked, "one prediction a row, as of its time"),
         f"        {outcome},",
         f"        {expression!r},  # guessed: SQL over {outcome}'s columns",
         f'        within="1d"{otherwise},  # mend: how long after asking the label may still come',
@@ -110,12 +172,5 @@ def _system(
         '        task="binary",',
         "    ),",
         f"    features=[{asked}.columns({quoted})],  # guessed; add .last(...) and .window(...) of other sources",
-        '    decide=nr.Decide("act when expected value > 0"),',
-        "    objective=nr.Objective(",
-        '        problem="Say here what this costs the business today, in words.",  # mend',
-        '        value=nr.Value("case when act and label then 1 when act then -1 else 0 end", "EUR"),  # mend: what an act is worth',
-        '        metric="log_loss",',
-        "    ),",
-        "    candidates=[nr.Prior(), nr.Linear(), nr.Boosting()],",
-        ")",
+        *_system_tail(),
     ]

@@ -121,6 +121,8 @@ def logged(
         _fallback=pl.lit(None, dtype=pl.String),
         _scored_at=pl.lit(now, dtype=TIME),
     )
+    waits = pl.lit(now, dtype=TIME) - pl.col("_time") <= duration(system.every)  # nobody decides on what is long past
+    frame = frame.with_columns(_review=pl.col("_review") & waits)
     rest = [name for name in frame.columns if name not in FIXED and frame.schema[name] != pl.Null]  # no type yet: no column yet
     frame = frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
     shadow = pl.concat(shadows) if shadows else pl.DataFrame(schema=SHADOW.columns)

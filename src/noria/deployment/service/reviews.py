@@ -23,14 +23,10 @@ def waiting(home: Home, system: System, *, most: int = MOST) -> list[dict[str, A
 
     Both what is in the lake and what the service has logged since are looked at.
     """
-    parts = [frame.filter(pl.col("_review")) for frame in unsealed(home)]
-    if home.lake.schema(PREDICTIONS.name) is not None:
-        parts.append(home.engine.sql("select * from p where _review", p=home.lake.scan(PREDICTIONS.name)))
-    parts = [part for part in parts if not part.is_empty()]
-    if not parts:
+    rows = _open(home)
+    if rows is None:
         return []
-    rows = pl.concat(parts, how="diagonal_relaxed").unique("_id", keep="first", maintain_order=True)
-    rows = rows.filter(~pl.col("_id").is_in(_decided(home))).sort("_time", "_id").head(most)
+    rows = rows.sort("_time", "_id").head(most)
     hidden = system.serve.degree in ("human", "shadow")
     own = [name for name in rows.columns if not name.startswith("_")]
     return [
@@ -46,7 +42,26 @@ def waiting(home: Home, system: System, *, most: int = MOST) -> list[dict[str, A
     ]
 
 
-def _decided(home: Home) -> list[str]:
+def count(home: Home) -> int:
+    """How many predictions wait for a person."""
+    rows = _open(home)
+    return 0 if rows is None else rows.height
+
+
+def _open(home: Home) -> pl.DataFrame | None:
+    """The rows that wait, in no order."""
+    parts = [frame.filter(pl.col("_review")) for frame in unsealed(home)]
+    if home.lake.schema(PREDICTIONS.name) is not None:
+        parts.append(home.engine.sql("select * from p where _review", p=home.lake.scan(PREDICTIONS.name)))
+    parts = [part for part in parts if not part.is_empty()]
+    if not parts:
+        return None
+    rows = pl.concat(parts, how="diagonal_relaxed").unique("_id", keep="first", maintain_order=True)
+    return rows.filter(~pl.col("_id").is_in(decided(home)))
+
+
+def decided(home: Home) -> list[str]:
+    """The ids of the predictions that a person has decided on, whether a turn has taken that in or not."""
     found: set[str] = set()
     path = home.path / "service" / "events.db"
     if path.exists():

@@ -80,11 +80,15 @@ def spine_of(system: System, schema: Mapping[str, pl.DataType], row: Any, asked:
 
 
 def spine_of_rows(
-    system: System, schema: Mapping[str, pl.DataType], wanted: frozenset[str], rows: Sequence[Any], asked: datetime
+    system: System,
+    schema: Mapping[str, pl.DataType],
+    wanted: frozenset[str],
+    rows: Sequence[Any],
+    asked: datetime | Sequence[datetime],
 ) -> pl.DataFrame:
-    """A spine of many rows, all asked at one time; ``wanted`` are the columns that a row has to have.
+    """A spine of many rows, all asked at one time, or each at its own; ``wanted`` are the columns that a row has to have.
 
-    Rows of one key are told apart by a microsecond each. Raises ``FieldError`` that names the row (where there are several) and the field.
+    Rows of one key asked at one time are told apart by a microsecond each. Raises ``FieldError`` that names the row (where there are several) and the field.
     """
     if not rows:
         raise FieldError("rows: there are none", hint="send at least one row")
@@ -94,12 +98,12 @@ def spine_of_rows(
     given = [name for name in schema if any(name in row for row in rows)]
     columns = {name: _column(name, schema[name], rows, places, optional=name not in wanted) for name in given}
     keys = [key_of(system, row) for row in rows]
-    moments = [asked] * len(rows)
+    moments = [asked] * len(rows) if isinstance(asked, datetime) else list(asked)
     if len(set(keys)) < len(keys):
-        seen: dict[str, int] = {}
-        for number, key in enumerate(keys):
-            seen[key] = seen.get(key, -1) + 1
-            moments[number] = asked + timedelta(microseconds=seen[key])
+        seen: dict[tuple[str, datetime], int] = {}
+        for number, at in enumerate(zip(keys, moments, strict=True)):
+            seen[at] = seen.get(at, -1) + 1
+            moments[number] = at[1] + timedelta(microseconds=seen[at])
     stamps = {moment: stamped(moment) for moment in set(moments)}
     ids = [f"{key}@{stamps[moment]}" for key, moment in zip(keys, moments, strict=True)]
     fixed = [pl.Series("_time", moments, dtype=TIME), pl.Series("_id", ids, dtype=pl.String)]

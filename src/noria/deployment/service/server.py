@@ -5,8 +5,10 @@ The process that is started watches over the workers: one that dies is started a
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -90,10 +92,17 @@ class Loader:
         self._path, self._load, self._settings = path, load, settings
 
     def __call__(self) -> Any:
+        atexit.register(_hush)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process says when to stop
         sys.setswitchinterval(SWITCH_SECONDS)  # the log's thread gets its turn soon, also under load
         threading.current_thread().name = "noria-worker"
         return make_app(self._path, self._load(), self._settings)
+
+
+def _hush() -> None:
+    """At a worker's very end: the server still holds the application then, and the SQL engine would list what that keeps alive."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _check_free(settings: Settings) -> None:
