@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from noria.deployment.service.contract import Limits
+
 ROOT = Path(__file__).resolve().parents[3]
 collect_ignore_glob = ["with_*.py"]
 
@@ -39,7 +41,9 @@ def _serving(path: Path, open_home: str) -> Iterator[Any]:
     homes, running = _load("homes"), _load("running", Path(__file__).parents[1])
     home = getattr(homes, open_home)(path / "home")
     try:
-        made = running.Running(home.store, home.system, home.store.settings).start()
+        made = running.Running(home.store, home.system, home.store.settings)
+        made.app.limits = Limits(rows=100)  # too many are made by hundreds of tests
+        made.start()
         try:
             yield homes.Served(made, home)
         finally:
