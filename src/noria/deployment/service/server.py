@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -43,10 +44,10 @@ def make_app(path: Path, system: System, settings: Settings) -> App:
     return App(home, system, settings, token_of(path / "service", settings), close=home.close)
 
 
-def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped: Callable[[], None] | None = None) -> None:
+def serve(path: Path, load: Callable[[], System], settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM; requests under way are finished. Raises ``Conflict`` when the port is taken.
 
-    ``load`` gives the declaration in each worker; it has to be picklable. ``stopped`` is called when the workers have ended.
+    ``load`` gives the declaration in each worker; it has to be picklable.
     """
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
@@ -56,33 +57,28 @@ def serve(path: Path, load: Callable[[], System], settings: Settings, *, stopped
     token_of(path / "service", settings)  # made once, before workers race for it
     metrics.begin(path / "service" / "metrics")
     _check_free(settings)
-    multiprocessing.set_start_method(
-        "spawn", force=True
-    )  # a fork would copy the locks of other threads in whatever state they are
-    try:
-        while True:
-            server = Server(
-                "noria",
-                address=settings.host,
-                port=settings.port,
-                interface=Interfaces.RSGI,
-                workers=settings.workers,
-                loop=Loops.auto,
-                http=HTTPModes.http1,  # HTTP/2 has no limits of its own on slow or many streams
-                websockets=False,
-                log_enabled=False,
-                respawn_failed_workers=True,
-                workers_kill_timeout=STOP_SECONDS,
-                http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=65_536),
-            )
-            with suppress(SystemExit):  # its way to say that a worker ended badly
-                server.serve(target_loader=Loader(path, load, settings), wrap_loader=False)
-            if server.interrupt_signal:
-                return
-            _logger.error("the workers ended one after the other; starting again")
-    finally:
-        if stopped is not None:
-            stopped()
+    # a fork would copy the locks of other threads in whatever state they are
+    multiprocessing.set_start_method("spawn", force=True)
+    while True:
+        server = Server(
+            "noria",
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.RSGI,
+            workers=settings.workers,
+            loop=Loops.auto,
+            http=HTTPModes.http1,  # HTTP/2 has no limits of its own on slow or many streams
+            websockets=False,
+            log_enabled=False,
+            respawn_failed_workers=True,
+            workers_kill_timeout=STOP_SECONDS,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=65_536),
+        )
+        with suppress(SystemExit):  # its way to say that a worker ended badly
+            server.serve(target_loader=Loader(path, load, settings), wrap_loader=False)
+        if server.interrupt_signal:
+            return
+        _logger.error("the workers ended one after the other; starting again")
 
 
 class Loader:
@@ -95,8 +91,16 @@ class Loader:
         atexit.register(_hush)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process says when to stop
         sys.setswitchinterval(SWITCH_SECONDS)  # the log's thread gets its turn soon, also under load
-        threading.current_thread().name = "noria-worker"
+        threading.Thread(target=_end_with_parent, name="noria-parent", daemon=True).start()
         return make_app(self._path, self._load(), self._settings)
+
+
+def _end_with_parent() -> None:
+    """Stops this worker when the process that watches over it has gone: nobody would start or stop it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _hush() -> None:
