@@ -33,7 +33,7 @@ import polars as pl
 from noria.core import Corrupt, Unavailable
 from noria.core.clock import Clock
 
-GATHER = 0.01
+GATHER = 0.03
 RETRY = 0.25
 _logger = logging.getLogger("noria.service")
 _COUNTS, _ONE = struct.Struct("<QQ"), struct.Struct("<Q")

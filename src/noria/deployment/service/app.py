@@ -106,12 +106,12 @@ class App:
             protocol.close(403)
             return
         begun = stopwatch()
-        name = "door"
+        name, method, path = "door", scope.method, scope.path
         try:
             headers = self.door.headers(scope.headers)
-            self.door.check(scope.method, headers, scope.authority)
+            self.door.check(method, headers, scope.authority)
             body = await self.door.body(headers, protocol)
-            if scope.path == _PREDICT and scope.method == "POST":
+            if path == _PREDICT and method == "POST":
                 name = _PREDICT
                 made = self.service.one(body) if self.trace is None else self.trace.short(self.service.one, body, headers)
                 if made is not None:
@@ -121,9 +121,9 @@ class App:
                     protocol.response_bytes(200, _HEADERS, v1.encode(answer))
                     self._count(_PREDICT, 200, begun)
                     return
-            route, params = self._router.find(scope.method, scope.path)
+            route, params = self._router.find(method, path)
             name = route.pattern
-            call = Call(scope.method, scope.path, scope.query_string, headers, body, params, self.limits)
+            call = Call(method, path, scope.query_string, headers, body, params, self.limits)
             reply = await self._replied(route, call)
         except Stop as stop:
             reply = stop.reply
@@ -166,13 +166,9 @@ class App:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await loop.run_in_executor(self._looker, self.service.refresh)
-                lookup = self.service.state.lookup
-                news = await loop.run_in_executor(self._looker, lookup.news)
-                if news is not None:
-                    lookup.apply(news)
-            except NoriaError as error:
-                self._lines.error("what is new could not be taken up", error)
+                found = await loop.run_in_executor(self._looker, self.service.refresh)
+                if found is not None:
+                    self.service.apply(found)
             except Exception as error:
                 self._lines.error("what is new could not be taken up", error)
 

@@ -12,7 +12,7 @@ from noria import features as feature_room
 from noria.core import DataFault, micros
 from noria.deployment.service.rows import FieldError
 from noria.deployment.service.ruling import Ways
-from noria.features.online import News, Online
+from noria.features.online import Online
 from noria.features.rowwise import compiled, sql_types
 from noria.store.events import EventLog
 from noria.system import System
@@ -50,8 +50,6 @@ class Lookup:
             self._seq = max((event.seq for event in waiting), default=0)
         else:
             waiting = []
-        newest = home.ledger.read(newest=1)
-        self._published = newest[-1].seq if newest else 0
         self.store = Online.restore(home, system, waiting)
         self._follows = self._events is not None and self.store.follows
         self._plain = self._picked(schema)
@@ -85,18 +83,6 @@ class Lookup:
         while found := self._events.since(self._seq):
             self.store.take(found)
             self._seq = found[-1].seq
-
-    def news(self) -> tuple[int, News] | None:
-        """What turns have published since it was last asked, read in any thread; ``None`` when there is nothing new."""
-        newest = self._home.ledger.read(newest=1)
-        seq = newest[-1].seq if newest else 0
-        return None if seq == self._published else (seq, self.store.news(self._home))
-
-    def apply(self, news: tuple[int, News]) -> None:
-        """Takes what ``news`` has read, in the thread that asks."""
-        self._published = news[0]
-        if self.store.apply(news[1]):
-            self.stale = True
 
     def keys(self) -> int:
         """How many keys the store holds."""

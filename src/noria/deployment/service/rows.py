@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +218,20 @@ def keys_of(system: System) -> tuple[str, ...]:
     """The columns of the predicted row's key."""
     source = system.predict.of if isinstance(system.predict, Every) else system.predict
     return (source.key,) if isinstance(source.key, str) else tuple(source.key)
+
+
+def key_reader(system: System) -> Callable[[Mapping[str, Any]], str]:
+    """``key_of`` for many rows of one system."""
+    names = keys_of(system)
+    if len(names) > 1:
+        return lambda row: key_of(system, row)
+    (name,) = names
+
+    def read(row: Mapping[str, Any]) -> str:
+        value = row[name]
+        return value if isinstance(value, str) else _text(value)
+
+    return read
 
 
 def key_of(system: System, row: Mapping[str, Any]) -> str:

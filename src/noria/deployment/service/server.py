@@ -6,6 +6,7 @@ The process that is started watches over the workers: one that dies is started a
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -33,6 +34,7 @@ _logger = logging.getLogger("noria.service")
 HEADER_MILLISECONDS = 10_000
 STOP_SECONDS = 15
 SWITCH_SECONDS = 0.001
+COLLECT = (50_000, 20, 50)
 
 
 def make_app(path: Path, system: System, settings: Settings) -> App:
@@ -92,7 +94,11 @@ class Loader:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process says when to stop
         sys.setswitchinterval(SWITCH_SECONDS)  # the log's thread gets its turn soon, also under load
         threading.Thread(target=_end_with_parent, name="noria-parent", daemon=True).start()
-        return make_app(self._path, self._load(), self._settings)
+        app = make_app(self._path, self._load(), self._settings)
+        gc.collect()
+        gc.freeze()  # what is here now stays: looking it over again and again would stop every answer for some 50 ms
+        gc.set_threshold(*COLLECT)
+        return app
 
 
 def _end_with_parent() -> None:

@@ -31,8 +31,9 @@ from noria.deployment.service.fallback import Fallback
 from noria.deployment.service.lookup import Lookup, unfit
 from noria.deployment.service.metrics import Metrics
 from noria.deployment.service.reader import reader
-from noria.deployment.service.rows import FieldError, key_of, keys_of, needed, row_schema, spine_of_rows, stamped
+from noria.deployment.service.rows import FieldError, key_reader, keys_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
+from noria.features.online import News
 from noria.features.values import Inexact
 from noria.system import System
 from noria.tables import TIME
@@ -72,6 +73,7 @@ class Service:
     def __init__(self, home: Home, system: System) -> None:
         self.home, self.system = home, system
         self.metrics = Metrics()
+        self._answered = self.metrics.counts["predictions"]
         self.bundles = Bundles(home)
         self.log = PredictionLog(
             home.path / "service",
@@ -85,18 +87,30 @@ class Service:
         self._timeout = duration(system.serve.timeout).total_seconds()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="noria-long")
         self._unit = system.rollout.unit
+        self._key = key_reader(system)
+        self._hides = system.serve.degree in ("human", "shadow")
         self._fault = ""
         self.state = self._state()
 
     # ------------------------------------------------------------------------------------------------- what is in force
 
-    def refresh(self) -> bool:
-        """Takes up releases, rollouts and schemas that came since; whether anything changed. A fault leaves the state as it is."""
+    def refresh(self) -> tuple[Lookup, News] | None:
+        """Takes up releases, rollouts and schemas that came since, and reads the rows that turns have published: for the loop to ``apply``.
+
+        A fault leaves the state as it is.
+        """
         seq = self._seq()
         if seq == self.state.seq and not self.state.lookup.stale:
-            return False
+            return None
         self.state = self._state()
-        return True
+        lookup = self.state.lookup
+        return lookup, lookup.store.news(self.home)
+
+    def apply(self, found: tuple[Lookup, News]) -> None:
+        """Takes what ``refresh`` has read, in the loop's thread."""
+        lookup, news = found
+        if lookup is self.state.lookup and lookup.store.apply(news):
+            lookup.stale = True
 
     def _seq(self) -> int:
         newest = self.home.ledger.read(newest=1)
@@ -179,7 +193,7 @@ class Service:
 
     def _short(self, state: State, row: Mapping[str, Any], moment: datetime) -> Row | None:
         at = micros(moment)
-        key = key_of(self.system, row)
+        key = self._key(row)
         name = f"{key}@{stamped(moment)}"
         unit = self._unit_of(row, key or name)
         values = state.lookup.values(row, at)
@@ -215,8 +229,8 @@ class Service:
         acts = self.state.about.acts
         if act is not None and acts:
             act = acts[int(act)]
-        self.metrics.add("predictions", row.variant, (row.fallback or "").partition(":")[0])
-        hidden = self.system.serve.degree in ("human", "shadow")
+        self._answered[(row.variant, "" if row.fallback is None else row.fallback.partition(":")[0])] += 1
+        hidden = self._hides
         if row.review:
             self.metrics.add("reviews")
         return Answer(
