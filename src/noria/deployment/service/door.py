@@ -25,6 +25,7 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 SHORTEST_TOKEN = 16
 BODY_SECONDS = 10.0
+DRAINED = 1_048_576
 LONGEST_LENGTH = 18
 ONCE = (
     "host",
@@ -143,12 +144,16 @@ class Door:
 
     async def _pieces(self, protocol: Any) -> bytes:
         """A body in pieces. Granian ends each with an empty one, and says by another that the rest did not come (or came with trailers)."""
-        whole, ends = bytearray(), 0
+        whole, size, ends = bytearray(), 0, 0
         async for piece in protocol:
-            whole += piece
+            size += len(piece)
             ends += not piece
-            if len(whole) > self._limit:
+            if size <= self._limit:
+                whole += piece
+            elif size > self._limit + DRAINED:
                 raise self._too_large()
+        if size > self._limit:  # read to its end without keeping it: a caller who is still sending would miss the refusal
+            raise self._too_large()
         if ends > 1:
             raise _broken_off()
         return bytes(whole)
