@@ -105,7 +105,7 @@ def test_importing_noria_imports_nothing_heavy() -> None:
         "treelite",
         "optuna",
         "altair",
-        "starlette",
+        "uvloop",
         "alembic",
     ]
     code = f"import sys, noria; print([m for m in {heavy!r} if m in sys.modules])"

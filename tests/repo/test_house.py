@@ -151,7 +151,7 @@ HEAVY = [
     "skops",
     "optuna",
     "granian",
-    "starlette",
+    "uvloop",
     "jinja2",
     "altair",
     "vl_convert",
