@@ -25,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     compact_after: int = 64
     host: str = "127.0.0.1"
     port: int = 8000
+    hosts: str = ""
     token: str = ""
     workers: int = 1
     log: Literal["fast", "durable"] = "fast"
@@ -43,6 +44,7 @@ HELP: dict[str, tuple[str, str]] = {
     "compact_after": ("commits", "small files of a table before they are joined"),
     "host": ("address", "where the service listens"),
     "port": ("number", "the service's port"),
+    "hosts": ("names", "more names by which the service may be called, separated by commas; default: its own address only"),
     "token": ("text", "the service's token; empty: made at the first start, in the home"),
     "workers": ("count", "processes of the service"),
     "log": ("fast/durable", "durable: reply when the prediction is on the disk; fast: at once, and it is there a moment later"),

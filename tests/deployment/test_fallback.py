@@ -11,6 +11,10 @@ import pytest
 
 import noria as nr
 from noria import deployment
+from noria.core import Verdict
+from noria.deployment import routing
+from noria.deployment.rollout.moves import Move
+from noria.deployment.rollout.moves import _write as write_move
 from noria.deployment.service.fallback import Sticky
 from noria.records import Scored
 
@@ -118,7 +122,7 @@ def test_a_fallback_that_fails_itself_does_nothing(running: Any, broken: Any) ->
     ask = running(w)
     service = ask.app.service
     service.state.ruling.voices[service.state.champion]._score = fail
-    service.state.fallback._decide = fail
+    service.state.fallback._default = ("previous", fail)
     said = ask.predict(GOOD | {"z": 0.9}).json()
     assert (said["act"], said["fallback"]) == (False, "error: nothing")
 
@@ -141,6 +145,63 @@ def test_where_people_decide_a_failure_waits_for_them(running: Any, broken: Any)
     counts = ask("POST", "/v1/reviews", json={"id": unsure["id"], "act": True, "by": "ada", "label": True}).json()
     assert counts["accepted"] == 1
     assert {one["id"] for one in ask("GET", "/v1/reviews").json()["reviews"]} == {failed["id"]}
+
+
+@pytest.mark.parametrize("why", ["error", "timeout", "sticky"])
+def test_the_fallback_answers_for_the_variant_that_should_have_and_never_acts_on_the_hold_out(
+    running: Any, world: Any, why: str
+) -> None:
+    serve = nr.Serve(fallback=nr.Rule("1.0", "always"), timeout="50ms", sticky="1m")
+    w = world(predict=REQUEST, features=FEATURES, serve=serve, decide=nr.Decide(holdout=0.3))
+    champion, challenger = w.bundle("x"), w.bundle("z")
+    deployment.promote(w.home, w.system, champion, by="ada")
+    w.clock.move(w.clock.now() + timedelta(hours=1))
+    deployment.begin(w.home, w.system, challenger, w.gated(challenger))
+    w.clock.move(w.clock.now() + timedelta(hours=1))
+    live = deployment.state(w.home)
+    write_move(w.home, live, live.rollout, Move("canary", 0.5, 0, Verdict.PASS, (), "as the test says"))
+    w.clock.move(w.clock.now() + timedelta(hours=1))
+    ask = running(w)
+    service, block = ask.app.service, threading.Event()
+    units = [f"u{number}" for number in range(60)]
+    rows = [GOOD | {"unit": unit, "z": 0.9} for unit in units]
+    if why == "timeout":
+        scored = service._scored
+        service._scored = lambda *given: (block.wait(20), scored(*given))[1]
+        said = ask("POST", "/v1/predict", json={"rows": rows}).json()["answers"]
+        block.set()
+    else:
+        if why == "sticky":
+            for unit in units:
+                service.sticky.hold(unit, 2**62)
+        for voice in service.state.ruling.voices.values():
+            voice._score = fail
+        said = [ask.predict(row).json() for row in rows]
+    mine = routing.challenged(w.system.name, 1, units, 0.5).tolist()
+    held = routing.held_out(w.system.name, units, 0.3).tolist()
+    assert any(m and h for m, h in zip(mine, held, strict=True))
+    for answer, challenged, out in zip(said, mine, held, strict=True):
+        assert answer["fallback"] == f"{why}: always"
+        assert (answer["variant"], answer["variant_propensity"]) == ("challenger" if challenged else "champion", 0.5)
+        assert answer["release"] == (challenger if challenged else champion)
+        assert (answer["act"], answer["act_propensity"]) == ((False, 0.3) if out else (True, 0.7))
+    logged = {row["_id"]: row for row in sealed(w, ask)}
+    for answer in said:
+        row = logged[answer["id"]]
+        assert (row["_variant"], row["_release"], row["_fallback"]) == (answer["variant"], answer["release"], answer["fallback"])
+        assert (row["_act"], row["_act_propensity"]) == (float(answer["act"]), pytest.approx(answer["act_propensity"]))
+
+
+def test_another_release_holds_nobody_to_what_the_last_could_not_do(running: Any, broken: Any) -> None:
+    w = broken(nr.Serve(fallback="nothing", sticky="1m"))
+    ask = running(w)
+    service = ask.app.service
+    service.state.ruling.voices[service.state.champion]._score = fail
+    assert ask.predict(GOOD).json()["fallback"] == "error: nothing"
+    deployment.rollback(w.home, w.system, by="ada")
+    while ask("GET", "/v1/status").json()["release"] == 2:
+        pass
+    assert ask.predict(GOOD).json()["fallback"] == ""
 
 
 def test_sticky_forgets() -> None:

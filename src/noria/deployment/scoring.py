@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -102,31 +103,104 @@ def counted(system: System, window: Window, frame: pl.DataFrame, rows: str, *, r
 
 
 def logged(
-    system: System, past: History, spine: pl.DataFrame, features: pl.DataFrame, *, bundles: Bundles, now: datetime
+    system: System,
+    past: History,
+    spine: pl.DataFrame,
+    features: pl.DataFrame,
+    *,
+    bundles: Bundles,
+    now: datetime,
+    quiet: bool = True,
 ) -> Logged:
-    """The predictions of ``spine``, each under the state in force at its own time; nothing is written."""
+    """The predictions of ``spine``, each under the state in force at its own time; nothing is written.
+
+    Without ``quiet`` only the bundles that may answer are asked: what the others say comes later, from ``whispered``.
+    """
     rows = with_context(system, spine, features)
-    place = np.array([past.place(moment) for moment in rows["_time"].to_list()])
     predictions, shadows, parents = [], [], list[str]()
     refused = unknown = 0
-    for number in np.unique(place):
-        part, live = rows.filter(pl.Series(place == number)), past.states[int(number)]
-        made = _under(system, live, part, bundles)
+    for live, part in _by_state(past, rows):
+        made = _under(system, live, part, bundles, quiet=quiet)
         predictions.append(made.predictions)
         shadows += made.shadow
         refused, unknown = refused + made.refused, unknown + made.unknown
         parents += [entry for entry in live.parents if entry not in parents]
-    frame = pl.concat(predictions).with_columns(
+    frame = _table(system, pl.concat(predictions), now)
+    shadow = pl.concat(shadows) if shadows else pl.DataFrame(schema=SHADOW.columns)
+    return Logged(frame.sort(PREDICTIONS.order), shadow.sort(SHADOW.order), tuple(parents), refused, unknown)
+
+
+def _by_state(past: History, rows: pl.DataFrame) -> Iterator[tuple[Live, pl.DataFrame]]:
+    """The rows by the state that was in force when they were asked."""
+    place = np.array([past.place(moment) for moment in rows["_time"].to_list()])
+    for number in np.unique(place):
+        yield past.states[int(number)], rows.filter(pl.Series(place == number))
+
+
+def _table(system: System, frame: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """The columns of ``predictions``, in their order, and those of the system."""
+    waits = pl.lit(now, dtype=TIME) - pl.col("_time") <= duration(system.every)  # nobody decides on what is long past
+    frame = frame.with_columns(
         _features=pl.lit(feature_room.plan(system).id),
         _fallback=pl.lit(None, dtype=pl.String),
         _scored_at=pl.lit(now, dtype=TIME),
+        _review=pl.col("_review") & waits,
     )
-    waits = pl.lit(now, dtype=TIME) - pl.col("_time") <= duration(system.every)  # nobody decides on what is long past
-    frame = frame.with_columns(_review=pl.col("_review") & waits)
     rest = [name for name in frame.columns if name not in FIXED and frame.schema[name] != pl.Null]  # no type yet: no column yet
-    frame = frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
-    shadow = pl.concat(shadows) if shadows else pl.DataFrame(schema=SHADOW.columns)
-    return Logged(frame.sort(PREDICTIONS.order), shadow.sort(SHADOW.order), tuple(parents), refused, unknown)
+    return frame.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
+
+
+def whispered(
+    system: System,
+    past: History,
+    spine: pl.DataFrame,
+    features: pl.DataFrame,
+    *,
+    bundles: Bundles,
+    only: Container[str] | None = None,
+) -> pl.DataFrame:
+    """What the bundles that cannot answer (a challenger in shadow, the champion before) would have said: rows of ``shadow``.
+
+    ``only`` names the bundles to ask; default: all of them.
+    """
+    found = []
+    for live, part in _by_state(past, with_context(system, spine, features)):
+        answering = _answering(live)
+        for sha in _asked(system, live, part):
+            if sha not in answering and (only is None or sha in only):
+                found.append(_whisper(part, sha, answer(system, bundles, sha, part)))
+    return pl.concat(found).sort(SHADOW.order) if found else pl.DataFrame(schema=SHADOW.columns)
+
+
+def unanswered(system: System, past: History, spine: pl.DataFrame, features: pl.DataFrame, *, now: datetime) -> pl.DataFrame:
+    """The rows of ``predictions`` for which no bundle was asked: routed as ever, with neither score nor act."""
+    parts = []
+    for live, part in _by_state(past, with_context(system, spine, features)):
+        _, routed = _routed(system, live, part)
+        empty = ("_score", "_scores", "_act", "_act_propensity")
+        blank = [pl.lit(None, dtype=PREDICTIONS.columns[name]).alias(name) for name in empty]
+        parts.append(part.with_columns(*blank, *routed, pl.lit(False).alias("_review")))
+    return _table(system, pl.concat(parts), now).sort(PREDICTIONS.order)
+
+
+def _routed(system: System, live: Live, rows: pl.DataFrame) -> tuple[NDArray[np.bool_], list[pl.Series]]:
+    """Which rows are the challenger's, and the columns that say so: variant, its propensity, and the release that is to answer."""
+    rollout, mine = live.rollout, np.zeros(rows.height, bool)
+    share = rollout.share if rollout is not None and rollout.stage == "canary" else 0.0
+    if rollout is not None:
+        mine = assigned(system, rollout.number, rows["_time"], rows["_unit"].to_list(), share)
+    release = np.where(mine, rollout.challenger if rollout else "", live.champion or "")
+    return mine, [
+        pl.Series("_variant", np.where(mine, routing.CHALLENGER, routing.CHAMPION).tolist(), dtype=pl.String),
+        _column(np.where(mine, share, 1 - share)).alias("_variant_propensity"),
+        pl.Series("_release", release.tolist(), dtype=pl.String),
+    ]
+
+
+def _answering(live: Live) -> set[str]:
+    """The bundles whose answer may be given."""
+    challenger = live.rollout.challenger if live.rollout is not None and live.rollout.share > 0 else None
+    return {sha for sha in (live.champion, challenger) if sha}
 
 
 @dataclass(frozen=True)
@@ -137,20 +211,17 @@ class _Part:
     unknown: int
 
 
-def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> _Part:
+def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles, *, quiet: bool) -> _Part:
     """The predictions of rows that were all asked under the same state."""
     n, units, rollout = rows.height, rows["_unit"].to_list(), live.rollout
-    mine = np.zeros(n, bool)
-    share = rollout.share if rollout is not None and rollout.stage == "canary" else 0.0
-    if rollout is not None:
-        mine = assigned(system, rollout.number, rows["_time"], units, share)
-    said = {sha: answer(system, bundles, sha, rows) for sha in _asked(system, live, rows)}
+    mine, routed = _routed(system, live, rows)
+    asked = [sha for sha in _asked(system, live, rows) if quiet or sha in _answering(live)]
+    said = {sha: answer(system, bundles, sha, rows) for sha in asked}
     champion = said.get(live.champion) if live.champion else None
     challenger = said.get(rollout.challenger) if rollout else None
     answered = _choose(mine, challenger, champion, n)
     taken = routing.acts(system.name, system.decide, answered.act, rows["_id"].to_list(), units)
-    release = np.where(mine, rollout.challenger if rollout else "", live.champion or "")
-    silent = release == ""  # doing nothing answered: there is no score and no act of ours
+    silent = (routed[-1] == "").to_numpy()  # doing nothing answered: there is no score and no act of ours
     open_ = degrees.left_open(system, answered.score, answered.scores)
     none = silent | open_
     frame = rows.with_columns(
@@ -159,10 +230,7 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles) -> 
         _act=_column(np.where(none, np.nan, taken.act)),
         _act_propensity=_column(np.where(none | np.isnan(taken.act), np.nan, taken.propensity)),
         _review=pl.Series(open_ & degrees.asks(system)),
-        _variant=pl.Series(np.where(mine, routing.CHALLENGER, routing.CHAMPION).tolist(), dtype=pl.String),
-        _variant_propensity=_column(np.where(mine, share, 1 - share)),
-        _release=pl.Series(release.tolist(), dtype=pl.String),
-    )
+    ).with_columns(routed)
     shadow = _shadow(live, rows, mine, said, open_)
     return _Part(frame, shadow, int(answered.refused.sum()), int(answered.unknown.sum()))
 
@@ -221,11 +289,16 @@ def _shadow(
             quiet = ~mine | open_ if is_challenger else np.ones(rows.height, bool)
         if not quiet.any():
             continue
-        frame = rows.select("_id", "_time").with_columns(
-            _release=pl.lit(sha), _score=_column(other.score), _scores=_lists(other.scores, rows.height), _act=_column(other.act)
-        )
-        found.append(frame.filter(pl.Series(quiet)).select(*(pl.col(name).cast(kind) for name, kind in SHADOW.columns.items())))
+        found.append(_whisper(rows, sha, other).filter(pl.Series(quiet)))
     return found
+
+
+def _whisper(rows: pl.DataFrame, sha256: str, said: Answers) -> pl.DataFrame:
+    """What a bundle says of every row, as rows of ``shadow``."""
+    frame = rows.select("_id", "_time").with_columns(
+        _release=pl.lit(sha256), _score=_column(said.score), _scores=_lists(said.scores, rows.height), _act=_column(said.act)
+    )
+    return frame.select(*(pl.col(name).cast(kind) for name, kind in SHADOW.columns.items()))
 
 
 def with_context(system: System, spine: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:

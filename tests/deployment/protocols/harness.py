@@ -64,6 +64,9 @@ class Fake:
         self.asked = list(rows)
         return [self.one(row, index) for index, row in enumerate(rows)]
 
+    async def answered(self, rows: Sequence[Mapping[str, Any]], asked: datetime | None = None) -> tuple[About, list[Answer]]:
+        return self.says, await self.answer(rows, asked)
+
     def one(self, row: Mapping[str, Any], index: int) -> Answer:
         score = 1 / (1 + math.exp(-math.fsum(weight(value) for value in row.values())))
         scores = (score / 2, 1 - score, score / 2) if self.says.classes else None

@@ -31,6 +31,7 @@ _logger = logging.getLogger("noria.service")
 ROUTES: tuple[Route, ...] = (*v1.ROUTES, *oip.ROUTES, *invocations.ROUTES)
 LOOK_SECONDS = 0.25
 MEASURE_SECONDS = 1.0
+WHISPER_SECONDS = 0.1
 _PREDICT = "/v1/predict"
 _HEADERS = [*JSON]
 
@@ -80,7 +81,8 @@ class App:
         self.home, self.system = home, system
         self.folder: Path = home.path / "service"
         self.limits = Limits(body=settings.body_limit_bytes)
-        self.service = Service(home, system)
+        self._lines = Lines()
+        self.service = Service(home, system, said=self._lines.error)
         self.incoming = Incoming(home, system)
         self.door = Door(settings, token)
         self._router = Router(ROUTES)
@@ -89,12 +91,11 @@ class App:
         self.trace = tracing.tracer()
         self._close = close
         self._tasks: list[asyncio.Task[None]] = []
-        self._lines = Lines(self.service.metrics)
 
     # ---------------------------------------------------------------------------------------------------- as the server calls
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._tasks = [loop.create_task(self._look()), loop.create_task(self._beat())]
+        self._tasks = [loop.create_task(some()) for some in (self._look, self._beat, self._whisper)]
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         for task in self._tasks:
@@ -172,6 +173,15 @@ class App:
             except Exception as error:
                 self._lines.error("what is new could not be taken up", error)
 
+    async def _whisper(self) -> None:
+        """Asks the bundles that answer nobody, after the replies."""
+        while True:
+            await asyncio.sleep(WHISPER_SECONDS)
+            try:
+                await self.service.quiet.ask()
+            except Exception as error:
+                self._lines.error("the bundles in shadow could not be asked", error)
+
     async def _beat(self) -> None:
         """Once a second: hurries slow bodies, and leaves the counts for other workers."""
         loop = asyncio.get_running_loop()
@@ -212,8 +222,7 @@ class Lines:
 
     MOST, SPAN = 20, 10.0
 
-    def __init__(self, metrics: Any) -> None:
-        self._metrics = metrics
+    def __init__(self) -> None:
         self._since, self._written = stopwatch(), 0
         self.dropped = 0
 

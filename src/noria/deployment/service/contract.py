@@ -111,6 +111,10 @@ class Answering(Protocol):
         """
         ...
 
+    async def answered(self, rows: Sequence[Mapping[str, Any]], asked: datetime | None = None) -> tuple[About, list[Answer]]:
+        """The same, with what it was that answered: a release may come while a request is under way."""
+        ...
+
 
 Handler = Callable[[Answering, Call], Awaitable[Reply]]
 

@@ -55,7 +55,7 @@ class Door:
 
     def __init__(self, settings: Settings, token: str) -> None:
         self._bearer = f"Bearer {token}".encode()
-        self._hosts = LOCAL | {_plain(settings.host)}
+        self._hosts = LOCAL | {_plain(name.strip()) for name in (settings.host, *settings.hosts.split(",")) if name.strip()}
         self._addresses = not is_loopback(settings.host)
         self._limit = settings.body_limit_bytes
         self._ours: dict[str, bool] = {}

@@ -10,23 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from noria import features as feature_room
 from noria.core import NoriaError, micros
 from noria.deployment import degrees, routing
 from noria.deployment.bundles import Bundles, decision_of
-from noria.deployment.live import Live
+from noria.deployment.live import History, Live
 from noria.deployment.log import Frames, Row
-from noria.deployment.routing import CHAMPION, NOT_ACTING
-from noria.deployment.scoring import FIXED, units, with_context
+from noria.deployment.routing import NOT_ACTING
+from noria.deployment.scoring import unanswered
 from noria.deployment.service.ruling import Asked, Voice
 from noria.features.rowwise import Rowwise
 from noria.measure.single import single_act
 from noria.system import Rule, System
-from noria.tables import PREDICTIONS, SHADOW, TIME
+from noria.tables import PREDICTIONS, SHADOW
 
 if TYPE_CHECKING:
     from noria.deployment.service.lookup import Lookup
@@ -48,6 +47,14 @@ class Sticky:
                 self._until = {name: until for name, until in self._until.items() if until > at}
             self._until[unit] = at + self._length
 
+    def forget(self) -> None:
+        """Holds nobody any more."""
+        self._until = {}
+
+    def holding(self) -> bool:
+        """Whether anybody is held."""
+        return bool(self._until)
+
     def holds(self, unit: str, at: int) -> bool:
         """Whether the fallback answers this unit without asking the model."""
         if not self._until or unit not in self._until:
@@ -58,36 +65,53 @@ class Sticky:
         return False
 
 
+class Instead(NamedTuple):
+    """What the fallback decided: the act with its propensity, and why it did, empty where people go on deciding."""
+
+    act: float | None
+    propensity: float | None
+    said: str
+    review: bool
+
+
+Decider = tuple[str, Callable[[Asked], float | None]]
+
+
 class Fallback:
-    """The declared fallback under one state of releases."""
+    """The declared fallback under the newest of the states ``past``."""
 
-    def __init__(self, system: System, live: Live, bundles: Bundles, lookup: Lookup) -> None:
-        self._system, self._names = system, lookup.names
-        self._champion = live.champion or ""
+    def __init__(self, system: System, past: History, bundles: Bundles, lookup: Lookup) -> None:
+        self._system, self._past, self._lookup = system, past, lookup
+        live = past.now
         self._nothing = NOT_ACTING if routing.randomised(system.decide) else None
-        self.name, self._decide = self._made(live, bundles, lookup)
+        self._holdout = routing.salted(f"holdout\x1f{system.name}")
+        self._default = self._made(live.previous, live, bundles)
+        self._challenger = live.rollout.challenger if live.rollout is not None else None
+        self._for_challenger = self._made(live.champion, live, bundles)
 
-    def _made(self, live: Live, bundles: Bundles, lookup: Lookup) -> tuple[str, Callable[[Asked], float | None]]:
+    def _made(self, before: str | None, live: Live, bundles: Bundles) -> Decider:
+        """The fallback's name and what it decides; ``before`` is the bundle that answers where it is the previous one."""
         declared = self._system.serve.fallback
         if isinstance(declared, Rule):
-            return declared.name, self._rule(declared, live, bundles, lookup)
-        if declared == "previous" and live.previous:
+            return declared.name, self._rule(declared, live, bundles)
+        if declared == "previous" and before:
             with suppress(NoriaError, LookupError):
-                voice = Voice(self._system, bundles, live.previous, lookup.names, lookup.ways)
+                voice = Voice(self._system, bundles, before, self._lookup.names, self._lookup.ways)
                 return "previous", lambda asked: _act(voice, asked)
         return "nothing", lambda _asked: self._nothing
 
-    def _rule(self, rule: Rule, live: Live, bundles: Bundles, lookup: Lookup) -> Callable[[Asked], float | None]:
+    def _rule(self, rule: Rule, live: Live, bundles: Bundles) -> Callable[[Asked], float | None]:
         """The rule's score, decided as the champion's would be, or at one half without one."""
-        score = Rowwise([("rule", rule.expression)], lookup.ways.types)
+        ways = self._lookup.ways
+        score = Rowwise([("rule", rule.expression)], ways.types)
         act = None
         if live.champion:
             with suppress(NoriaError):
                 decision = decision_of(bundles.get(live.champion))
-                act = single_act(self._system, decision, compile=lookup.ways.compile, types=lookup.ways.types)
+                act = single_act(self._system, decision, compile=ways.compile, types=ways.types)
 
         def decide(asked: Asked) -> float | None:
-            row = {**asked.row, **dict(zip(self._names, asked.values, strict=False))}
+            row = {**asked.row, **dict(zip(self._lookup.names, asked.values, strict=False))}
             made = score(row)[0]
             if made is None:
                 return self._nothing
@@ -95,97 +119,68 @@ class Fallback:
 
         return decide
 
-    def instead(self, row: Row, asked: Asked, why: str) -> Row:
-        """``row`` with the fallback's act. Where people decide, they go on deciding."""
-        said = f"{why}: {self.name}"
+    def decide(self, asked: Asked, release: str, why: str) -> Instead:
+        """What is done in place of ``release``. Where people decide, they go on deciding; whoever is held out is not acted on."""
         if degrees.is_open(self._system, None, None):
-            return row._replace(fallback=said, score=None, scores=None, act=None, review=degrees.asks(self._system))
+            return Instead(None, None, "", degrees.asks(self._system))
+        name, decide = self._for_challenger if release == self._challenger else self._default
         try:
-            act = self._decide(asked)
+            policy = decide(asked)
         except Exception:  # what answers for a failure must not fail
-            act, said = self._nothing, f"{why}: nothing"
-        if act is None or isnan(act):
-            act = self._nothing
-        return row._replace(fallback=said, score=None, scores=None, act=act, act_propensity=None if act is None else 1.0)
+            policy, name = None, "nothing"
+        if policy is None or isnan(policy):
+            policy = self._nothing
+        said = f"{why}: {name}"
+        if policy is None:
+            return Instead(None, None, said, review=False)
+        hold = self._system.decide.holdout if routing.randomised(self._system.decide) else 0.0
+        if hold <= 0:
+            return Instead(policy, 1.0, said, review=False)
+        act = NOT_ACTING if routing.uniform(self._holdout, asked.unit) < hold else policy
+        return Instead(act, (1 - hold) * (act == policy) + hold * (act == NOT_ACTING), said, review=False)
+
+    def instead(self, row: Row, asked: Asked, why: str) -> Row:
+        """``row`` with what the fallback decided."""
+        made = self.decide(asked, row.release, why)
+        return row._replace(
+            score=None, scores=None, act=made.act, act_propensity=made.propensity, fallback=made.said or None, review=made.review
+        )
 
     # ---------------------------------------------------------------------------------------------------- many rows
 
     def frames(self, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime, why: str) -> Frames:
         """The rows of the tables when nothing came of the long way. Features that were not computed are not there."""
-        kinds = [(name, pl.Float64 if kind == "Float64" else pl.String) for name, kind in self._kinds(known)]
-        values = (
-            known
-            if known is not None
-            else pl.DataFrame({"_id": spine["_id"]} | {n: pl.Series([None] * spine.height, dtype=k) for n, k in kinds})
-        )
-        rows = with_context(self._system, spine, values)
-        blank = rows.with_columns(
-            units(self._system, spine),
-            pl.lit(feature_room.plan(self._system).id).alias("_features"),
-            pl.lit(CHAMPION).alias("_variant"),
-            pl.lit(1.0).alias("_variant_propensity"),
-            pl.lit(self._champion).alias("_release"),
-            pl.lit(False).alias("_review"),
-            pl.lit(now, dtype=TIME).alias("_scored_at"),
-            *(pl.lit(None).alias(name) for name in ("_score", "_scores", "_act", "_act_propensity", "_fallback")),
-        )
-        rest = [name for name in blank.columns if name not in FIXED and blank.schema[name] != pl.Null]
-        frame = blank.select(*(pl.col(name).cast(kind) for name, kind in PREDICTIONS.columns.items()), *rest)
-        return self.mended(Frames(frame, pl.DataFrame(schema=SHADOW.columns), 0), spine, why, everything=True)
+        if known is None:
+            kinds = {name: pl.Float64 if kind == "Float64" else pl.String for name, kind in self._lookup.kinds}
+            known = spine.select("_id", *(pl.lit(None, dtype=kind).alias(name) for name, kind in kinds.items()))
+        frame = unanswered(self._system, self._past, spine, known, now=now)
+        return self.mended(Frames(frame, pl.DataFrame(schema=SHADOW.columns), 0), spine, [True] * frame.height, why)
 
-    def _kinds(self, known: pl.DataFrame | None) -> Sequence[tuple[str, str]]:
-        return () if known is not None else [(name, "Float64") for name in self._names]
+    def refused(self, made: Frames) -> list[bool]:
+        """Which rows a release should have answered and did not."""
+        return made.predictions.select(pl.col("_score").is_null() & (pl.col("_release") != "")).to_series().to_list()
 
-    def mended(self, made: Frames, spine: pl.DataFrame, why: str = "error", *, everything: bool = False) -> Frames:
-        """The frames with the fallback's acts where a model refused (or on all rows)."""
-        frame = made.predictions
-        refused = (pl.col("_score").is_null() & (pl.col("_release") != "")) if not everything else pl.lit(True)
-        places = frame.select(refused.alias("r"))["r"]
-        if not everything and not places.any():
+    def mended(self, made: Frames, spine: pl.DataFrame, places: Sequence[bool], why: str) -> Frames:
+        """The frames with what the fallback decided on some of the rows."""
+        if not any(places):
             return made
-        if places.len() == 1 and frame.height > 1:
-            places = pl.Series([True] * frame.height)
+        frame = made.predictions
         own = {row["_id"]: row for row in spine.iter_rows(named=True)}
-        acts, chances, said, reviews = (frame[name].to_list() for name in ("_act", "_act_propensity", "_fallback", "_review"))
+        names = ("_score", "_scores", "_act", "_act_propensity", "_fallback", "_review")
+        columns = {name: frame[name].to_list() for name in names}
         for place, row in enumerate(frame.iter_rows(named=True)):
             if places[place]:
-                asked = self._asked(row, own[row["_id"]])
-                new = self.instead(_blank(row), asked, why)
-                acts[place], chances[place], said[place], reviews[place] = new.act, new.act_propensity, new.fallback, new.review
-        mended = frame.with_columns(
-            pl.Series("_act", acts, dtype=pl.Float64),
-            pl.Series("_act_propensity", chances, dtype=pl.Float64),
-            pl.Series("_fallback", said, dtype=pl.String),
-            pl.Series("_review", reviews, dtype=pl.Boolean),
-        )
+                made_here = self.decide(self._asked(row, own[row["_id"]]), row["_release"], why)
+                changed = (None, None, made_here.act, made_here.propensity, made_here.said or None, made_here.review)
+                for name, value in zip(names, changed, strict=True):
+                    columns[name][place] = value
+        mended = frame.with_columns(pl.Series(name, values, dtype=PREDICTIONS.columns[name]) for name, values in columns.items())
         return made._replace(predictions=mended)
 
     def _asked(self, row: Mapping[str, Any], own: Mapping[str, Any]) -> Asked:
-        values = tuple(row.get(name) for name in self._names)
+        values = tuple(row.get(name) for name in self._lookup.names)
         given = {name: value for name, value in own.items() if not name.startswith("_") and value is not None}
         return Asked(row["_id"], micros(row["_time"]), row["_unit"], values, (), given)
-
-
-def _blank(row: Mapping[str, Any]) -> Row:
-    return Row(
-        row["_id"],
-        0,
-        row["_unit"],
-        (),
-        (),
-        None,
-        None,
-        row["_act"],
-        None,
-        row["_variant"],
-        1.0,
-        row["_release"],
-        None,
-        False,
-        0,
-        False,
-        (),
-    )
 
 
 def _act(voice: Voice, asked: Asked) -> float | None:

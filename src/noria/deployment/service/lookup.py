@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,10 @@ class Lookup:
 
     def frame(self, spine: pl.DataFrame) -> pl.DataFrame | None:
         """The features of a spine whose rows are asked now: ``_id`` and one column a feature; ``None`` as in ``values``."""
+        plain = self.store.plain
+        if plain is not None:
+            picked = [pl.col(name).cast(pl.Float64 if numeric else pl.String).alias(name) for name, numeric in plain]
+            return spine.select("_id", *(one.alias(name) for one, name in zip(picked, self.names, strict=True)))
         columns = [name for name in spine.columns if not name.startswith("_")]
         made = []
         for row, moment in zip(spine.select(columns).iter_rows(named=True), spine["_time"].to_list(), strict=True):
@@ -98,12 +102,16 @@ class Lookup:
             if values is None:
                 return None
             made.append(values)
+        return self.framed(spine["_id"], made)
+
+    def framed(self, ids: pl.Series, made: Sequence[Sequence[Any]]) -> pl.DataFrame:
+        """Features that were looked up, as a frame."""
         kinds: dict[str, Any] = {
             name: {"Float64": pl.Float64, "String": pl.String}.get(kind, pl.Null) for name, kind in self.kinds
         }
         turned = list(zip(*made, strict=True)) or [() for _ in kinds]
         found = [pl.Series(name, column, dtype=kinds[name]) for name, column in zip(self.names, turned, strict=True)]
-        return pl.DataFrame([spine["_id"], *found])
+        return pl.DataFrame([ids, *found])
 
 
 def unfit() -> FieldError:

@@ -27,6 +27,7 @@ HELP = {
     "refused": "Requests refused at the door, by status.",
     "events": "Events and given outcomes, by source and by what became of them.",
     "reviews": "Predictions left to a person.",
+    "shadow_dropped": "Rows that bundles in shadow were not asked about, because too many waited.",
     "log_lines_dropped": "Lines of the service's own log that were not written because there were too many.",
 }
 LABELS = {

@@ -77,8 +77,7 @@ async def infer(service: Answering, call: Call) -> Reply:
     wanted = _wanted(request, about)
     tensors = read(request["inputs"], binary, limits=call.limits, widest=max(len(about.columns), 1))
     rows = rows_of(tensors, about)
-    answers = await service.answer(rows)
-    about = service.about()  # the release may have been swapped meanwhile
+    about, answers = await service.answered(rows)
     return packed(_answered(outputs_of(answers, about), wanted, about, known), call)
 
 

@@ -99,18 +99,21 @@ class Ruling:
     """The short way through one state (``live``). ``names`` are the features' names in order."""
 
     def __init__(self, system: System, live: Live, bundles: Bundles, names: Sequence[str], ways: Ways) -> None:
-        """Raises ``LookupError`` when a bundle that is asked has no short way."""
+        """Raises ``LookupError`` when a bundle that may answer has no short way. ``slow`` are quiet ones without."""
         self.system, self.live = system, live
         self._guards = micros(guarded_until(system, live.guarded)) if live.guarded is not None else 0
-        wanted = [live.champion, live.rollout.challenger if live.rollout else None]
-        wanted.append(live.guarded.champion if live.guarded is not None else None)
+        rollout = live.rollout
+        answering = {live.champion, rollout.challenger if rollout is not None and rollout.share > 0 else None}
+        quiet = {rollout.challenger if rollout is not None else None, live.guarded.champion if live.guarded is not None else None}
         self.voices: dict[str, Voice] = {}
-        for sha in dict.fromkeys(wanted):
-            if sha:
-                try:
-                    self.voices[sha] = Voice(system, bundles, sha, names, ways)
-                except (NoriaError, KeyError) as error:
-                    raise LookupError(f"{sha[:12]} cannot be loaded") from error
+        self.slow: set[str] = set()
+        for sha in sorted(sha for sha in answering | quiet if sha):
+            try:
+                self.voices[sha] = Voice(system, bundles, sha, names, ways)
+            except (NoriaError, LookupError) as error:
+                if sha in answering:
+                    raise LookupError(f"{sha[:12]} has no short way") from error
+                self.slow.add(sha)  # it answers nobody: what it says is found out later, and nobody waits for it
         decide = system.decide
         self._draws = routing.randomised(decide)
         self._by_hand = routing.by_hand(decide)
@@ -128,12 +131,8 @@ class Ruling:
         """The row of the log, which holds the answer. ``scored_at`` is now, in microseconds."""
         if self._only is not None:
             return self._simply(self._only.say(asked), asked, scored_at)
-        live, rollout = self.live, self.live.rollout
-        share, mine = 0.0, False
-        if rollout is not None:
-            share, mine = self._assigned(asked)
+        variant, chance, release = self.routed(asked)
         said = {sha: voice.say(asked) for sha, voice in self.voices.items() if self._is_asked(sha, asked.time)}
-        release = rollout.challenger if mine and rollout is not None else live.champion or ""
         answered = said.get(release, NOBODY)
         act, propensity = self._act(answered.act, asked)
         left = degrees.is_open(self.system, answered.score, answered.scores)
@@ -153,8 +152,8 @@ class Ruling:
             answered.scores,
             None if none else act,
             None if none else propensity,
-            CHALLENGER if mine else CHAMPION,
-            share if mine else 1 - share,
+            variant,
+            chance,
             release,
             None,
             left and degrees.asks(self.system),
@@ -181,6 +180,14 @@ class Ruling:
             said.unknown,
             (),
         )
+
+    def routed(self, asked: Asked) -> tuple[str, float, str]:
+        """The variant of a row, its propensity, and the release that is to answer."""
+        rollout = self.live.rollout
+        share, mine = (0.0, False) if rollout is None else self._assigned(asked)
+        if mine and rollout is not None:
+            return CHALLENGER, share, rollout.challenger
+        return CHAMPION, 1 - share, self.live.champion or ""
 
     def _assigned(self, asked: Asked) -> tuple[float, bool]:
         """The challenger's share, and whether this row is the challenger's."""

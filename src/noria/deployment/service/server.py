@@ -34,6 +34,7 @@ _logger = logging.getLogger("noria.service")
 HEADER_MILLISECONDS = 10_000
 STOP_SECONDS = 15
 SWITCH_SECONDS = 0.001
+PAUSE_SECONDS = 5.0
 COLLECT = (50_000, 20, 50)
 
 
@@ -57,8 +58,8 @@ def serve(path: Path, load: Callable[[], System], settings: Settings) -> None:
 
     (path / "service").mkdir(mode=0o700, exist_ok=True)
     token_of(path / "service", settings)  # made once, before workers race for it
-    metrics.begin(path / "service" / "metrics")
     _check_free(settings)
+    metrics.begin(path / "service" / "metrics")  # only once nobody else serves here: the counts are theirs
     # a fork would copy the locks of other threads in whatever state they are
     multiprocessing.set_start_method("spawn", force=True)
     while True:
@@ -80,7 +81,8 @@ def serve(path: Path, load: Callable[[], System], settings: Settings) -> None:
             server.serve(target_loader=Loader(path, load, settings), wrap_loader=False)
         if server.interrupt_signal:
             return
-        _logger.error("the workers ended one after the other; starting again")
+        _logger.error("the workers ended one after the other; starting again in %g s", PAUSE_SECONDS)
+        threading.Event().wait(PAUSE_SECONDS)
 
 
 class Loader:

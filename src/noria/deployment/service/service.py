@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -30,6 +30,7 @@ from noria.deployment.service.contract import About, Answer
 from noria.deployment.service.fallback import Fallback
 from noria.deployment.service.lookup import Lookup, unfit
 from noria.deployment.service.metrics import Metrics
+from noria.deployment.service.quiet import Quiet, Single, Waiting
 from noria.deployment.service.reader import reader
 from noria.deployment.service.rows import FieldError, key_reader, keys_of, needed, row_schema, spine_of_rows, stamped
 from noria.deployment.service.ruling import Asked, Ruling
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("noria.service")
 BATCH = 64
+THREADS = 2
 MOST_ROWS = 100_000
 
 
@@ -60,6 +62,7 @@ class State(NamedTuple):
     times: tuple[int, ...]
     ruling: Ruling | None
     fallback: Fallback
+    able: bool
 
     @property
     def champion(self) -> str:
@@ -70,8 +73,10 @@ class State(NamedTuple):
 class Service:
     """One worker's answers. Made and started inside its event loop's thread; ``refresh`` may run in any other."""
 
-    def __init__(self, home: Home, system: System) -> None:
+    def __init__(self, home: Home, system: System, *, said: Callable[[str, Exception], None] | None = None) -> None:
+        """``said`` takes what goes wrong inside, for the operator; default: the service's own log."""
         self.home, self.system = home, system
+        self._said = said or (lambda text, error: _logger.error(text, exc_info=error))
         self.metrics = Metrics()
         self._answered = self.metrics.counts["predictions"]
         self.bundles = Bundles(home)
@@ -85,11 +90,14 @@ class Service:
         self._lookup: Lookup | None = None
         self.sticky = fallback.Sticky(duration(system.serve.sticky).total_seconds())
         self._timeout = duration(system.serve.timeout).total_seconds()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="noria-long")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="noria-long")
+        self._frames = ThreadPoolExecutor(1, thread_name_prefix="noria-frames")
+        self._stuck = 0
+        self.quiet = Quiet(system, self.bundles, self.log, lambda n: self.metrics.add("shadow_dropped", n=n))
         self._unit = system.rollout.unit
         self._key = key_reader(system)
         self._hides = system.serve.degree in ("human", "shadow")
-        self._fault = ""
+        self.state: State
         self.state = self._state()
 
     # ------------------------------------------------------------------------------------------------- what is in force
@@ -132,8 +140,19 @@ class Service:
         except LookupError:
             ruling = None
         times = tuple(place for place, name in enumerate(context) if schema[name] == TIME)
-        answers = Fallback(self.system, past.now, self.bundles, lookup)
-        return State(seq, past, past.now, about, reader(schema, wanted), lookup, layout, context, times, ruling, answers)
+        answers = Fallback(self.system, past, self.bundles, lookup)
+        known = getattr(self, "state", None)
+        if known is not None and known.live != past.now:
+            self.sticky.forget()  # another release: nobody is held to what the last one could not do
+        read = reader(schema, wanted)
+        able = self._loads(past.now.champion)
+        return State(seq, past, past.now, about, read, lookup, layout, context, times, ruling, answers, able)
+
+    def _loads(self, champion: str | None) -> bool:
+        try:
+            return champion is None or self.bundles.get(champion) is not None
+        except NoriaError:
+            return False
 
     def _about(self, live: Live, schema: Mapping[str, pl.DataType], wanted: frozenset[str]) -> About:
         classes: tuple[str, ...] = ()
@@ -157,16 +176,11 @@ class Service:
         return self.state.about
 
     def ready(self) -> bool:
-        """Whether the champion can answer; with no release yet, doing nothing can. Not while the log cannot be written."""
-        if self.log.fault:
-            return False
-        if self.state.live.champion is None:
-            return True
-        try:
-            self.bundles.get(self.state.live.champion)
-        except NoriaError:
-            return False
-        return True
+        """Whether the champion can answer; with no release yet, doing nothing can.
+
+        Not while the log cannot be written, nor while models hold every thread of the long way and do not come back.
+        """
+        return self.state.able and not self.log.fault and self._stuck < THREADS
 
     # --------------------------------------------------------------------------------------------------- the short way
 
@@ -204,16 +218,24 @@ class Service:
             context[place] = None if context[place] is None else micros(context[place])  # type: ignore[index]
         asked = Asked(name, at, unit, values, context, row)
         if self.sticky.holds(unit, at):
-            return state.fallback.instead(self._blank(state, asked, at), asked, "sticky")
+            return state.fallback.instead(self._blank(state.ruling, asked, at), asked, "sticky")
         made = state.ruling.answer(asked, at)
+        if state.ruling.slow:
+            one = Single(row, moment, values)
+            self.quiet.later(Waiting(state.past, frozenset(state.ruling.slow), 1, lambda: self._of_one(state, one)))
         if made.score is None and made.release:
             self.sticky.hold(unit, at)
             return state.fallback.instead(made, asked, "error")
         return made
 
-    def _blank(self, state: State, asked: Asked, at: int) -> Row:
-        """A row that no model was asked for."""
-        return Row(*asked[:5], None, None, None, None, routing.CHAMPION, 1.0, state.champion, None, False, at, False, ())
+    def _blank(self, ruling: Ruling, asked: Asked, at: int) -> Row:
+        """A row that no model was asked for, routed as ever."""
+        return Row(*asked[:5], None, None, None, None, *ruling.routed(asked), None, False, at, False, ())
+
+    def _of_one(self, state: State, one: Single) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """One row of the short way as a spine with its features."""
+        spine = spine_of_rows(self.system, state.about.columns, state.about.needed, [_written(one.row)], one.moment)
+        return spine, state.lookup.framed(spine["_id"], [one.values])
 
     def _unit_of(self, row: Mapping[str, Any], key: str) -> str:
         """What is assigned to a variant; as ``scoring.units`` names it."""
@@ -250,49 +272,118 @@ class Service:
 
     async def answer(self, rows: Sequence[Mapping[str, Any]], asked: datetime | None = None) -> list[Answer]:
         """See ``contract.Answering.answer``."""
+        return (await self.answered(rows, asked))[1]
+
+    async def answered(self, rows: Sequence[Mapping[str, Any]], asked: datetime | None = None) -> tuple[About, list[Answer]]:
+        """The same, with what answered."""
         if len(rows) > MOST_ROWS:
             raise FieldError(f"rows: there are more than {MOST_ROWS:,}", hint="send them in several requests")
         self.log.check()
         state, now = self.state, self.home.clock.now()
         if asked is not None and asked > now:
             raise FieldError("asked_at: it lies in the future", hint="leave it out to ask now")
-        spine = spine_of_rows(self.system, state.about.columns, state.about.needed, rows, asked or now)
-        made = await self._framed(state, spine, now, direct=asked is None)
-        answers = [self._answer(row) for row in _rows(made.predictions)]
+        columns, wanted = state.about.columns, state.about.needed
+        spine = await self._beside(len(rows), lambda: spine_of_rows(self.system, columns, wanted, rows, asked or now))
+        known = await self._looked_up(state, spine) if asked is None else None
+        made = await self._framed(state, spine, known, now)
+        found = await self._beside(len(rows), lambda: _rows(made.predictions))
         done = self.log.add_frames(made)
         if done is not None:
             await done
-        order = {answer.id: answer for answer in answers}
-        return [order[name] for name in spine["_id"].to_list()]
+        order = {row.id: self._answer(row) for row in found}
+        return state.about, [order[name] for name in spine["_id"].to_list()]
 
-    async def _framed(self, state: State, spine: pl.DataFrame, now: datetime, *, direct: bool) -> Frames:
+    async def _beside(self, rows: int, work: Callable[[], Any]) -> Any:
+        """Runs what takes time with the number of rows beside the loop, where there are many."""
+        if rows <= BATCH:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._frames, work)
+
+    async def _looked_up(self, state: State, spine: pl.DataFrame) -> pl.DataFrame | None:
+        """The features of rows asked now; of many a part at a time, so that others are answered in between."""
+        found = []
+        for start in range(0, spine.height, BATCH):
+            part = state.lookup.frame(spine.slice(start, BATCH))
+            if part is None:
+                return None
+            found.append(part)
+            if spine.height > BATCH:
+                await asyncio.sleep(0)
+        return pl.concat(found)
+
+    async def _framed(self, state: State, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime) -> Frames:
         """The rows of the two tables, or the fallback's when the long way fails or is late."""
-        loop = asyncio.get_running_loop()
-        known = state.lookup.frame(spine) if direct else None
-        work = loop.run_in_executor(self._threads, self._scored, state, spine, known, now)
         try:
-            async with asyncio.timeout(self._timeout * max(1.0, spine.height / BATCH)):
-                made = await work
+            made, values = await self._in_time(spine.height, lambda: self._scored(state, spine, known, now))
         except TimeoutError:
-            return state.fallback.frames(spine, known, now, "timeout")
+            return await self._instead(state, spine, known, now, "timeout")
         except DataFault as error:
             raise unfit() from error
         except NoriaError:
             raise
         except Exception as error:  # a model must not take the answer down with it
-            _logger.error("a batch could not be scored: %s", type(error).__name__, exc_info=error)
-            return state.fallback.frames(spine, known, now, "error")
-        return state.fallback.mended(made, spine)
+            self._said("a batch could not be scored", error)
+            return await self._instead(state, spine, known, now, "error")
+        if state.live.rollout is not None or state.live.guarded is not None or known is None:
+            self.quiet.later(Waiting(state.past, None, spine.height, lambda: (spine, values)))
+        mended: Frames = await self._beside(spine.height, lambda: self._mended(state, made, spine, micros(now)))
+        return mended
 
-    def _scored(self, state: State, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime) -> Frames:
+    async def _in_time(self, rows: int, work: Callable[[], Any]) -> Any:
+        """The result of what runs in a thread; ``TimeoutError`` when it is late, or when every thread is held by something late already."""
+        if self._stuck >= THREADS:
+            raise TimeoutError
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            async with asyncio.timeout(self._timeout * max(1.0, rows / BATCH)):
+                return await asyncio.shield(running)
+        except TimeoutError:
+            if not running.done():
+                self._stuck += 1
+                running.add_done_callback(self._came_back)
+            raise
+
+    def _came_back(self, running: asyncio.Future[Any]) -> None:
+        self._stuck -= 1
+        if not running.cancelled():
+            running.exception()  # nobody waits for it any more
+
+    async def _instead(self, state: State, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime, why: str) -> Frames:
+        made: Frames = await self._beside(spine.height, lambda: state.fallback.frames(spine, known, now, why))
+        for unit in made.predictions["_unit"].to_list():
+            self.sticky.hold(unit, micros(now))
+        return made
+
+    def _mended(self, state: State, made: Frames, spine: pl.DataFrame, at: int) -> Frames:
+        """With the fallback's acts where a release did not answer, and for whoever keeps the fallback's answer."""
+        refused, units = state.fallback.refused(made), made.predictions["_unit"].to_list()
+        held = [self.sticky.holding() and self.sticky.holds(unit, at) for unit in units]
+        if any(held):
+            made = state.fallback.mended(made, spine, held, "sticky")
+        fresh = [bad and not kept for bad, kept in zip(refused, held, strict=True)]
+        for unit, bad in zip(units, fresh, strict=True):
+            if bad:
+                self.sticky.hold(unit, at)
+        return state.fallback.mended(made, spine, fresh, "error")
+
+    def _scored(
+        self, state: State, spine: pl.DataFrame, known: pl.DataFrame | None, now: datetime
+    ) -> tuple[Frames, pl.DataFrame]:
         values = known if known is not None else feature_room.compute(self.home, self.system, spine)
-        made = logged(self.system, state.past, spine, values, bundles=self.bundles, now=now)
-        return Frames(made.predictions, made.shadow, made.unknown)
+        made = logged(self.system, state.past, spine, values, bundles=self.bundles, now=now, quiet=False)
+        return Frames(made.predictions, made.shadow, made.unknown), values
 
     def close(self) -> None:
         """Finishes the log and the threads; the home is the caller's."""
+        self.quiet.close()
         self.log.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._frames.shutdown(wait=True)
+
+
+def _written(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it was sent: times as text."""
+    return {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}
 
 
 def _rows(frame: pl.DataFrame) -> list[Row]:
