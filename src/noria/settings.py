@@ -47,8 +47,8 @@ HELP: dict[str, tuple[str, str]] = {
     "hosts": ("names", "more names by which the service may be called, separated by commas; default: its own address only"),
     "token": ("text", "the service's token; empty: made at the first start, in the home"),
     "workers": ("count", "processes of the service"),
-    "log": ("fast/durable", "durable: reply when the prediction is on the disk; fast: at once, and it is there a moment later"),
-    "waiting_limit": ("count", "predictions that may wait for the disk before new ones are refused"),
+    "log": ("fast/durable", "durable: reply when the prediction is on the disk; fast: at once, and a crash takes what waits"),
+    "waiting_limit": ("count", "predictions that may wait for the disk before new ones are refused; the most that a crash takes"),
     "body_limit_bytes": ("bytes", "the largest request body"),
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 import noria as nr
 from noria import deployment
-from noria.core import Refused, SettingsError
-from noria.deployment import log
+from noria.core import Corrupt, Refused, SettingsError
+from noria.deployment import log, seal
 from noria.deployment.service.app import routes
 from noria.deployment.service.door import is_loopback, token_of
 from noria.deployment.service.wire import loads
@@ -279,6 +280,59 @@ def test_requests_are_sealed_into_the_lake_once(running: Any, asking: Any) -> No
     assert asking.home.lake.read("predictions").height == 6
 
 
+def same_ids(home: Any) -> float:
+    """How many answers were counted that have another's id and say something else."""
+    return float(home.measurements.read("predictions_same_id")["value"].sum())
+
+
+def test_another_answer_of_the_same_id_is_counted(running: Any, asking: Any) -> None:
+    ask = running(asking)
+    for given in ({"x": 0.5}, {"x": 1.0}, {"x": 0.5}):  # the second says something else, the third the same
+        ask.predict(GOOD | given | {"n": 1})
+    ask.predict(GOOD | {"unit": "other", "n": 1})
+    ask.stop()
+    assert deployment.sweep(asking.home, asking.system).record.n == 2
+    assert same_ids(asking.home) == 1
+    again = running(asking)  # another process, as a second worker is
+    again.predict(GOOD | {"x": 0.5, "n": 1})
+    again.predict(GOOD | {"unit": "other", "n": 1, "shop": "b"})
+    again.stop()
+    assert deployment.sweep(asking.home, asking.system) is None
+    assert same_ids(asking.home) == 2
+    assert asking.home.lake.read("predictions").height == 2
+
+
+def test_all_that_is_not_sealed_is_seen_however_many(running: Any, asking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seal, "AT_ONCE", 2)
+    ask = running(asking, log="durable")  # each answer is a commit of its own
+    for i in range(7):
+        ask.predict(GOOD | {"unit": f"u{i}", "n": 1})
+    assert sum(frame.height for frame in seal.unsealed(asking.home)) == 7
+    assert sum(frame.height for frame in seal.unsealed(asking.home)) == 7  # looking marks nothing
+    deployment.sweep(asking.home, asking.system)
+    assert seal.unsealed(asking.home) == []
+
+
+def test_a_damaged_page_names_its_file(running: Any, asking: Any) -> None:
+    ask = running(asking)
+    for i in range(3):
+        ask.predict(GOOD | {"unit": f"u{i}", "n": 1})
+    ask.stop()
+    (file,) = (asking.home.path / "service").glob("predictions-*.db")
+    connection = log.connect(file)
+    connection.execute("pragma wal_checkpoint(truncate)")
+    (page,) = connection.execute("select rootpage from sqlite_master where name = 'groups'").fetchone()
+    (size,) = connection.execute("pragma page_size").fetchone()
+    connection.close()
+    with file.open("r+b") as handle:
+        handle.seek((page - 1) * size)
+        handle.write(b"\xff" * size)
+    with pytest.raises(Corrupt, match=re.escape(str(file))):
+        deployment.sweep(asking.home, asking.system)
+    with pytest.raises(Corrupt, match=re.escape(str(file))):
+        seal.unsealed(asking.home)
+
+
 def test_a_sweep_that_was_killed_seals_once(running: Any, asking: Any) -> None:
     ask = running(asking)
     ask.predict(GOOD | {"n": 1})
@@ -295,6 +349,12 @@ def test_a_sweep_that_was_killed_seals_once(running: Any, asking: Any) -> None:
     asking.home.lake.abandon()
     assert deployment.sweep(asking.home, asking.system).record.n == 1
     assert asking.home.lake.read("predictions").height == 1
+    (file,) = (asking.home.path / "service").glob("predictions-*.db")
+    connection = log.connect(file)
+    connection.execute("delete from sealed")  # killed between the record and the mark
+    connection.close()
+    assert deployment.sweep(asking.home, asking.system) is None
+    assert same_ids(asking.home) == 0  # it is the same answer
 
 
 def test_settled_files_go_when_everything_in_them_is_sealed(running: Any, asking: Any) -> None:

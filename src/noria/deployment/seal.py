@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from noria.core import NoriaError, Window, digest
+from noria.core import Window, digest
 from noria.deployment import log
 from noria.deployment.live import state
 from noria.deployment.log import Frames, Group, Layout, Row
@@ -20,6 +20,8 @@ from noria.system import System
 from noria.tables import PREDICTIONS, SHADOW, TIME
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from noria.store import Home
 
 AT_ONCE = 200_000
@@ -54,7 +56,8 @@ def kind_name(kind: pl.DataType) -> str:
 def sweep(home: Home, system: System) -> Entry[Scored] | None:
     """Seals what was asked over HTTP into ``predictions`` and ``shadow``, and removes files that are finished.
 
-    Returns the newest record it wrote. Raises ``Corrupt`` when a file is not what was written.
+    Of several answers of one ``_id`` the first stands; those that say something else are counted as ``predictions_same_id``. Returns the newest
+    record it wrote. Raises ``Corrupt`` when a file is not what was written.
     """
     folder = home.path / "service"
     if not folder.is_dir():
@@ -70,17 +73,14 @@ def sweep(home: Home, system: System) -> Entry[Scored] | None:
 
 def _swept(home: Home, system: System, file: Path) -> Entry[Scored] | None:
     newest: Entry[Scored] | None = None
-    try:
+    with log.readable(file):
         connection = log.connect(file, sync=home.settings.durable)
-    except sqlite3.DatabaseError as error:
-        raise NoriaError(f"{file} cannot be read: {error}", hint="restore it from a backup, or move it away") from error
-    try:
+    with closing(connection):
         while found := log.groups(connection, file, most=AT_ONCE):
             newest = _seal(home, system, found) or newest
-            log.mark(connection, found[-1].seq)
+            with log.readable(file):
+                log.mark(connection, found[-1].seq)
         done = _hour(file) + _SETTLED <= home.clock.now()
-    finally:
-        connection.close()
     if done:
         for path in (file, *(file.with_name(file.name + tail) for tail in ("-wal", "-shm"))):
             path.unlink(missing_ok=True)
@@ -91,25 +91,42 @@ def unsealed(home: Home) -> list[pl.DataFrame]:
     """The rows of ``predictions`` that the service has logged and no turn has sealed yet."""
     folder, found = home.path / "service", list[pl.DataFrame]()
     for file in sorted(folder.glob("predictions-*.db")):
-        connection = log.connect(file, sync=home.settings.durable)
-        try:
-            found += [_framed(group).predictions for group in log.groups(connection, file, most=AT_ONCE)]
-        finally:
-            connection.close()
+        with log.readable(file):
+            connection = log.connect(file, sync=home.settings.durable)
+        with closing(connection):
+            found += [_framed(group).predictions for group in _every(connection, file)]
     return found
+
+
+def _every(connection: sqlite3.Connection, file: Path) -> Iterator[Group]:
+    """All groups that are not sealed, some at once."""
+    after = 0
+    while found := log.groups(connection, file, most=AT_ONCE, after=after):
+        yield from found
+        after = found[-1].seq
 
 
 def _seal(home: Home, system: System, found: Sequence[Group]) -> Entry[Scored] | None:
     made = [_framed(group) for group in found]
     rows = pl.concat([some.predictions for some in made], how="diagonal_relaxed")
-    rows = rows.sort("_scored_at", maintain_order=True).unique("_id", keep="first", maintain_order=True)
+    rows = rows.sort("_scored_at", maintain_order=True)
+    first_of_id = pl.col("_id").is_first_distinct()
+    rows, again = rows.filter(first_of_id), rows.filter(~first_of_id)
+    apart = _apart(again, rows)
     first, last = rows["_time"].min(), rows["_time"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     if home.lake.schema("predictions") is not None:
         there = home.lake.read("predictions", columns=["_id"], _time=(first - _MICRO, last))
-        rows = rows.filter(~pl.col("_id").is_in(there["_id"].implode()))
+        sealed = pl.col("_id").is_in(there["_id"].implode())
+        rows, again = rows.filter(~sealed), rows.filter(sealed)
+        if not again.is_empty():
+            least, most = again["_time"].min(), again["_time"].max()
+            assert isinstance(least, datetime)
+            assert isinstance(most, datetime)
+            apart += _apart(again, home.lake.read("predictions", _time=(least - _MICRO, most)))
     if rows.is_empty():
+        _count(home, apart)
         return None
     shadow = pl.concat([some.shadow for some in made], how="vertical")
     shadow = shadow.join(rows.select("_id"), on="_id", how="semi").unique(["_id", "_release"], keep="first", maintain_order=True)
@@ -123,7 +140,34 @@ def _seal(home: Home, system: System, found: Sequence[Group]) -> Entry[Scored] |
     refused = rows.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height
     unknown = sum(some.unknown for some in made)
     record = counted(system, window, rows, commits[0].rows, refused=refused, unknown=unknown)
-    return home.commit(record, key=key, parents=state(home).parents, tables=commits)
+    entry = home.commit(record, key=key, parents=state(home).parents, tables=commits)
+    _count(home, apart)
+    return entry
+
+
+def _count(home: Home, apart: int) -> None:
+    if apart:
+        home.measurements.add("predictions_same_id", apart)
+
+
+def _apart(again: pl.DataFrame, standing: pl.DataFrame) -> int:
+    """How many rows have the ``_id`` of one that stands and say something else; when they were scored is no difference."""
+    if again.is_empty():
+        return 0
+    typed = [frame.select(name for name, kind in frame.schema.items() if kind != pl.Null) for frame in (again, standing)]
+    names = [name for name in {**typed[0].schema, **typed[1].schema} if name not in ("_id", "_scored_at")]
+    other = {name: f"standing {name}" for name in typed[1].columns if name != "_id"}
+    both = typed[0].join(typed[1].rename(other), on="_id", how="inner")
+    differs = [_differs(both, [column for column in (name, other.get(name, "")) if column in both.columns]) for name in names]
+    return int(both.select(pl.any_horizontal(differs).sum()).item())
+
+
+def _differs(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Expr:
+    """Whether the values of one or two columns differ; without a common type, or alone, whatever is there does."""
+    kinds = [frame.schema[column] for column in columns]
+    if len(kinds) == 2 and (kinds[0] == kinds[1] or all(kind.is_numeric() for kind in kinds)):
+        return pl.col(columns[0]).ne_missing(pl.col(columns[1]))
+    return pl.any_horizontal(pl.col(column).is_not_null() for column in columns)
 
 
 def _framed(group: Group) -> Frames:
