@@ -75,6 +75,29 @@ def test_a_challenger_without_a_short_way_leaves_the_short_way_to_the_champion(r
     assert said["_score"].to_list() == again.tolist()
 
 
+def test_what_is_said_later_than_the_turn_is_sealed_by_the_next(
+    running: Any, shadowed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w, ask, block = shadowed, running(shadowed), threading.Event()
+    service = ask.app.service
+    bundle = service.bundles.get(next(iter(service.state.ruling.slow)))
+    predict = bundle.predict
+    monkeypatch.setattr(bundle, "predict", lambda frame: (block.wait(20), predict(frame))[1])
+    said = ask.predict(GOOD).json()
+    while service.log.committed < 1:
+        ask("GET", "/v2/health/live")
+    first = deployment.sweep(w.home, w.system)
+    assert (first.record.n, w.home.lake.schema("shadow")) == (1, None)
+    block.set()
+    until(ask, 1)
+    ask.stop()
+    second = deployment.sweep(w.home, w.system)
+    assert second.record.n == 0
+    assert w.home.lake.read("shadow")["_id"].to_list() == [said["id"]]
+    assert deployment.sweep(w.home, w.system) is None
+    assert w.home.lake.read("predictions").height == 1
+
+
 def test_a_shadow_that_hangs_delays_nobody(running: Any, shadowed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ask, block = running(shadowed), threading.Event()
     service = ask.app.service

@@ -108,41 +108,64 @@ def _every(connection: sqlite3.Connection, file: Path) -> Iterator[Group]:
 
 def _seal(home: Home, system: System, found: Sequence[Group]) -> Entry[Scored] | None:
     made = [_framed(group) for group in found]
-    rows = pl.concat([some.predictions for some in made], how="diagonal_relaxed")
-    rows = rows.sort("_scored_at", maintain_order=True)
-    first_of_id = pl.col("_id").is_first_distinct()
-    rows, again = rows.filter(first_of_id), rows.filter(~first_of_id)
-    apart = _apart(again, rows)
-    first, last = rows["_time"].min(), rows["_time"].max()
-    assert isinstance(first, datetime)
-    assert isinstance(last, datetime)
-    if home.lake.schema("predictions") is not None:
-        there = home.lake.read("predictions", columns=["_id"], _time=(first - _MICRO, last))
-        sealed = pl.col("_id").is_in(there["_id"].implode())
-        rows, again = rows.filter(~sealed), rows.filter(sealed)
-        if not again.is_empty():
-            least, most = again["_time"].min(), again["_time"].max()
-            assert isinstance(least, datetime)
-            assert isinstance(most, datetime)
-            apart += _apart(again, home.lake.read("predictions", _time=(least - _MICRO, most)))
-    if rows.is_empty():
+    rows, apart = _fresh(home, pl.concat([some.predictions for some in made], how="diagonal_relaxed"))
+    shadow = _heard(home, pl.concat([some.shadow for some in made], how="vertical"), rows)
+    if rows.is_empty() and shadow.is_empty():
         _count(home, apart)
         return None
-    shadow = pl.concat([some.shadow for some in made], how="vertical")
-    shadow = shadow.join(rows.select("_id"), on="_id", how="semi").unique(["_id", "_release"], keep="first", maintain_order=True)
     untyped = [name for name, kind in rows.schema.items() if kind == pl.Null]  # no type yet: no column yet
     rows, shadow = rows.drop(untyped).sort(PREDICTIONS.order), shadow.sort(SHADOW.order)
-    key = f"requests/{digest(rows['_id'].to_list())[:16]}"
-    commits = [home.lake.write("predictions", rows, key=key)]
-    if not shadow.is_empty():
-        commits.append(home.lake.write("shadow", shadow, key=key))
-    window = Window(rows["_time"].min() - _MICRO, rows["_time"].max())  # type: ignore[operator, arg-type]  # times
+    said = [f"{name} {release}" for name, release in shadow.select("_id", "_release").iter_rows()]
+    key = f"requests/{digest([rows['_id'].to_list(), said])[:16]}"
+    commits = [home.lake.write(name, some, key=key) for name, some in (("predictions", rows), ("shadow", shadow)) if some.height]
+    times = (rows if rows.height else shadow)["_time"]
+    window = Window(times.min() - _MICRO, times.max())  # type: ignore[operator, arg-type]  # times
     refused = rows.filter((pl.col("_release") != "") & pl.col("_score").is_null()).height
     unknown = sum(some.unknown for some in made)
     record = counted(system, window, rows, commits[0].rows, refused=refused, unknown=unknown)
     entry = home.commit(record, key=key, parents=state(home).parents, tables=commits)
     _count(home, apart)
     return entry
+
+
+def _between(rows: pl.DataFrame) -> tuple[datetime, datetime]:
+    """The span of time that rows were asked in, as the lake reads it."""
+    first, last = rows["_time"].min(), rows["_time"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    return first - _MICRO, last
+
+
+def _fresh(home: Home, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows that are not in the lake, each id once; and how many others of the same id said something else."""
+    if rows.is_empty():
+        return rows, 0
+    rows = rows.sort("_scored_at", maintain_order=True)
+    first_of_id = pl.col("_id").is_first_distinct()
+    rows, again = rows.filter(first_of_id), rows.filter(~first_of_id)
+    apart = _apart(again, rows)
+    if home.lake.schema("predictions") is not None:
+        there = home.lake.read("predictions", columns=["_id"], _time=_between(rows))
+        sealed = pl.col("_id").is_in(there["_id"].implode())
+        rows, again = rows.filter(~sealed), rows.filter(sealed)
+        if not again.is_empty():
+            apart += _apart(again, home.lake.read("predictions", _time=_between(again)))
+    return rows, apart
+
+
+def _heard(home: Home, shadow: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """What bundles said in shadow of predictions that are in the lake, or come with ``rows``; each once. It may come after its prediction."""
+    if shadow.is_empty():
+        return shadow
+    shadow = shadow.unique(["_id", "_release"], keep="first", maintain_order=True)
+    known = [rows.select("_id")]
+    if home.lake.schema("predictions") is not None:
+        known.append(home.lake.read("predictions", columns=["_id"], _time=_between(shadow)))
+    shadow = shadow.join(pl.concat(known), on="_id", how="semi", maintain_order="left")
+    if shadow.is_empty() or home.lake.schema("shadow") is None:
+        return shadow
+    there = home.lake.read("shadow", columns=["_id", "_release"], _time=_between(shadow))
+    return shadow.join(there, on=["_id", "_release"], how="anti", maintain_order="left")
 
 
 def _count(home: Home, apart: int) -> None:
