@@ -301,9 +301,9 @@ class Service:
 
     async def _looked_up(self, state: State, spine: pl.DataFrame) -> pl.DataFrame | None:
         """The features of rows asked now; of many a part at a time, so that others are answered in between."""
-        found = []
-        for start in range(0, spine.height, BATCH):
-            part = state.lookup.frame(spine.slice(start, BATCH))
+        found, some = [], spine.height if state.lookup.store.plain is not None else BATCH
+        for start in range(0, spine.height, some):
+            part = state.lookup.frame(spine.slice(start, some))
             if part is None:
                 return None
             found.append(part)
