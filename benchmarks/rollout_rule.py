@@ -31,9 +31,9 @@ import noria as nr
 from noria.core import Check, Estimate, Verdict
 from noria.deployment.live import Rollout
 from noria.deployment.rollout import arms
-from noria.deployment.rollout.evidence import ARMS, LATER
+from noria.deployment.rollout.evidence import ARMS
 from noria.deployment.rollout.randomised import looks
-from noria.deployment.rollout.rules import Evidence, Terms, next_move
+from noria.deployment.rollout.rules import LATER, Evidence, Terms, next_move
 from noria.stats.sequential import PRIOR
 
 Floats = NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -13,9 +14,12 @@ import pytest
 import noria as nr
 from noria import deployment
 from noria.core import Conflict, LeaseLost, NoriaError, Refused, Verdict
+from noria.deployment.rollout import evidence
 from noria.deployment.rollout.evidence import gather
-from noria.deployment.rollout.software import parity, refusals, sample_ratio
+from noria.deployment.rollout.software import parity, refusals, sample_ratio, software
+from noria.measure import closed
 from noria.records import Released, RolloutMoved, Turned
+from noria.stats import proportion
 from noria.store import Home
 
 DAY = timedelta(days=1)
@@ -303,20 +307,83 @@ def test_the_sample_ratio_counts_units_and_sees_a_skew(world: Any) -> None:
     assert sample_ratio(w.system, honest.clear()).verdict is Verdict.NOT_ENOUGH_DATA
 
 
-def test_refused_rows_fail_only_beyond_what_the_champion_refuses_too(world: Any) -> None:
+def rolling(world: Any) -> Any:
+    """A rollout of ``x`` against ``z``."""
     w = world()
     deployment.promote(w.home, w.system, w.bundle("z"), by="ada")
     w.clock.move(START + timedelta(minutes=1))
     begin(w, w.bundle("x"))
+    return deployment.state(w.home).rollout
+
+
+def answers(release: str, refused: int, n: int = 400, said: str | None = None, ids: str = "a") -> pl.DataFrame:
+    """``n`` rows that ``release`` should have answered, of which it refused the first ``refused``."""
+    told = pl.Series([said] * refused + [None] * (n - refused), dtype=pl.String)
+    score = pl.Series([None] * refused + [0.5] * (n - refused), dtype=pl.Float64)
+    return pl.DataFrame({"_id": [f"{ids}{i}" for i in range(n)], "_release": release, "_score": score, "_fallback": told})
+
+
+def asked(rollout: Any, logged: pl.DataFrame, shadow: pl.DataFrame, error: float = 0.05) -> Verdict:
+    return refusals(rollout, logged, shadow.drop("_fallback"), error=error).verdict
+
+
+def test_refused_rows_fail_only_beyond_what_the_champion_refuses_too(world: Any) -> None:
+    rollout = rolling(world)
+    mine, other = rollout.challenger, rollout.champion
+    assert asked(rollout, answers(other, 0), answers(mine, 40)) is Verdict.FAIL
+    assert asked(rollout, answers(other, 40), answers(mine, 40)) is Verdict.PASS
+    assert asked(rollout, answers(other, 20, 4000), answers(mine, 60, 4000)) is Verdict.PASS  # within what 20 of 4000 leave open
+    assert asked(rollout, answers(other, 80, 4000), answers(mine, 400, 4000)) is Verdict.FAIL  # both above 1 %, and clearly apart
+    assert asked(rollout, answers(other, 0), answers(mine, 2)) is Verdict.PASS
+    assert asked(rollout, answers(other, 0), answers("other", 2)) is Verdict.NOT_ENOUGH_DATA
+
+
+def test_a_row_that_the_fallback_answered_was_refused(world: Any) -> None:
+    rollout = rolling(world)
+    nobody = answers("other", 0)
+    made = answers(rollout.challenger, 40, said="timeout: nothing")
+    assert asked(rollout, made, nobody) is Verdict.FAIL
+    scored = made.with_columns(_score=pl.lit(0.5))
+    assert asked(rollout, scored, nobody) is Verdict.FAIL  # whatever the row says of a score
+    kept = refusals(rollout, answers(rollout.challenger, 40, said="sticky: nothing"), nobody, error=0.05)
+    assert (kept.verdict, kept.estimate.n) == (Verdict.PASS, 360)  # nobody was asked for them
+
+
+def test_a_row_is_counted_once_though_it_stands_in_both_tables(world: Any) -> None:
+    """A person decides what the model was not sure of: such rows are logged, and shadowed by the same release."""
+    rollout = rolling(world)
+    logged, twice = answers(rollout.challenger, 9), answers(rollout.challenger, 9, 9)
+    found = refusals(rollout, logged, twice, error=0.05)
+    assert (found.estimate.value, found.estimate.n) == (pytest.approx(9 / 400), 400)
+
+
+def test_a_first_release_that_refuses_less_than_the_bound_is_hardly_ever_withdrawn(world: Any) -> None:
+    """3,000 rows at 0.8 %, looked at after each batch of 100: an interval for one look would withdraw one in twelve."""
+    w = world()
+    begin(w, w.bundle("x"))
     rollout = deployment.state(w.home).rollout
+    random, error, runs, wrong, once = np.random.default_rng(9), 0.02, 50, 0, 0
+    for _ in range(runs):
+        refused = random.uniform(size=3000) < 0.008
+        rows = answers(rollout.challenger, 0, 3000).with_columns(
+            _score=pl.when(pl.Series(refused)).then(None).otherwise(pl.lit(0.5))
+        )
+        looks = range(100, 3001, 100)
+        wrong += any(asked(rollout, rows.head(n), rows.clear(), error) is Verdict.FAIL for n in looks)
+        once += any(proportion(int(refused[:n].sum()), n).above(0.01) for n in looks)
+    assert wrong / runs <= error
+    assert once / runs > 0.05
 
-    def frame(release: str, refused: int) -> pl.DataFrame:
-        return pl.DataFrame({"_release": [release] * 400, "_score": [None] * refused + [0.5] * (400 - refused)})
 
-    assert refusals(rollout, frame(rollout.champion, 0), frame(rollout.challenger, 40)).verdict is Verdict.FAIL
-    assert refusals(rollout, frame(rollout.champion, 40), frame(rollout.challenger, 40)).verdict is Verdict.PASS
-    assert refusals(rollout, frame(rollout.champion, 0), frame(rollout.challenger, 2)).verdict is Verdict.PASS
-    assert refusals(rollout, frame(rollout.champion, 0), frame("other", 2)).verdict is Verdict.NOT_ENOUGH_DATA
+def test_refusals_are_those_of_the_whole_stage(world: Any) -> None:
+    """What lies further back than the last days still counts."""
+    w = world()
+    begin(w, w.bundle("x"))
+    for k in range(1, 7):
+        w.score(day(k))
+    rollout = deployment.state(w.home).rollout
+    found = software(w.home, w.system, rollout, deployment.Bundles(w.home))[0]
+    assert (found.name, found.estimate.n) == ("refused rows", 6 * w.rows_a_day)
 
 
 def test_score_parity_sees_a_score_that_was_logged_wrong(world: Any) -> None:
@@ -336,6 +403,67 @@ def test_score_parity_sees_a_score_that_was_logged_wrong(world: Any) -> None:
     found = parity(w.system, rollout, logged, wrong, bundles)
     assert (found.verdict, found.estimate.value) == (Verdict.FAIL, 1.0)
     assert parity(w.system, rollout, logged.clear(), shadow, bundles).verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_score_parity_leaves_out_what_the_fallback_answered(world: Any) -> None:
+    """A fault that has passed is gone when the row is computed again; the refusals count it."""
+    w = world()
+    good = w.bundle("x")
+    begin(w, good)
+    w.score(day(1))
+    shadowing = deployment.state(w.home).rollout
+    rollout = replace(shadowing, stage="canary")
+    bundles = deployment.Bundles(w.home)
+    shadow = w.home.lake.read("shadow", _time=(START, None))
+    failed = pl.int_range(pl.len()) == 7
+    rows = w.home.lake.read("predictions", _time=(START, None)).with_columns(
+        _release=pl.lit(good),
+        _score=pl.when(failed).then(None).otherwise(pl.col("x")),
+        _fallback=pl.when(failed).then(pl.lit("error: nothing")).otherwise(None),
+    )
+    found = parity(w.system, rollout, rows, shadow, bundles)
+    assert (found.verdict, found.estimate.n) == (Verdict.PASS, rows.height - 1)
+    wrong = rows.with_columns(_score=pl.when(failed.shift(1).fill_null(value=False)).then(0.0).otherwise(pl.col("_score")))
+    assert parity(w.system, rollout, wrong, shadow, bundles).verdict is Verdict.FAIL
+    silent = shadow.with_columns(_score=pl.when(failed).then(None).otherwise(pl.col("_score")))
+    found = parity(w.system, shadowing, rows, silent, bundles)
+    assert (found.verdict, found.estimate.n) == (Verdict.PASS, rows.height - 1)
+
+
+def test_what_the_fallback_did_counts_for_the_release_that_should_have_answered(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the paired difference its act is the release's; in the arms and their sample ratio the row stays."""
+    w = world(rollout=nr.Rollout(shadow="3d", canary=(0.4,), unit="unit", step="9d"))
+    deployment.promote(w.home, w.system, w.bundle("z"), by="ada")
+    w.clock.move(START + timedelta(minutes=1))
+    begin(w, w.bundle("x"))
+    moved = turn_until(w, 1, 40, "canary")
+    k = (moved[-1].at - START).days
+    w.day(day(k + 1))
+    rollout, bundles = deployment.state(w.home).rollout, deployment.Bundles(w.home)
+    before = gather(w.home, w.system, rollout, day(k + 1), bundles)
+
+    def failing(*args: Any, **kwargs: Any) -> pl.DataFrame:
+        mine = pl.col("_release") == rollout.challenger
+        return closed(*args, **kwargs).with_columns(
+            _score=pl.when(mine).then(None).otherwise(pl.col("_score")),
+            _act=pl.when(mine).then(1.0).otherwise(pl.col("_act")),
+            _fallback=pl.when(mine).then(pl.lit("error: rule")).otherwise(None),
+        )
+
+    monkeypatch.setattr(evidence, "closed", failing)
+    after = gather(w.home, w.system, rollout, day(k + 1), bundles)
+    truth = pl.concat([w.asked[day(i)] for i in range(1, k + 2)]).filter(pl.col("_time") > rollout.began)
+    logged = w.home.lake.read("predictions", columns=["_id", "_variant"], _time=(rollout.began, None))
+    truth = truth.join(logged, on="_id", maintain_order="left")
+    worth, mine = np.where(truth["label"].to_numpy() > 0, 1.0, -1.0), (truth["_variant"] == "challenger").to_numpy()
+    act = np.where(mine, 1.0, truth["x"].to_numpy() > 0.5)
+    assert after.paired.value == pytest.approx((worth * (act - (truth["z"].to_numpy() > 0.5))).mean())
+    assert after.units == before.units > 0
+    assert after.arms.value != before.arms.value
+    ratios = [[c for c in seen.software if c.name == "sample ratio at closing"] for seen in (before, after)]
+    assert ratios[0] == ratios[1]
 
 
 def test_the_paired_difference_is_the_plain_mean_in_both_directions(world: Any) -> None:

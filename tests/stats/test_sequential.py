@@ -1,6 +1,7 @@
 """Sequences that may be looked at every day: error rates and power by simulation, e-values against direct integration."""
 
 import importlib.util
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from noria.core import Verdict
-from noria.stats import blocks_needed, drawn_as_declared, half_width, mean_sequence, sample_ratio
+from noria.stats import blocks_needed, drawn_as_declared, excess, half_width, mean_sequence, rate_sequence, sample_ratio
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,3 +169,82 @@ def test_impossible_draws_and_nothing():
     assert drawn_as_declared(np.array([1.0]), np.array([1.0])).verdict is Verdict.NOT_ENOUGH_DATA  # certain: nothing was drawn
     with pytest.raises(ValueError, match="one chance"):
         drawn_as_declared(np.array([1.0]), np.array([0.5, 0.5]))
+
+
+# ----------------------------------------------------------------------------------------------------------- one rate
+
+
+def first_excess(random, rate, n, bound=0.01, error=0.02):
+    """After how many draws the evidence of an excess was there, looked at after every draw that could bring it; ``None``: never."""
+    draws = random.uniform(size=n) < rate
+    came = draws.cumsum()
+    for place in np.flatnonzero(draws):  # between two that came out the evidence only falls
+        if excess(int(came[place]), int(place) + 1, bound) >= 1 / error:
+            return int(place) + 1
+    return None
+
+
+def test_the_excess_is_the_mixture_over_the_rates_above_the_bound():
+    hits, total, bound = 7, 150, 0.02
+
+    def ratio(q):
+        beta = 1 / (np.pi * np.sqrt(q * (1 - q)))
+        return beta * scipy_stats.binom.pmf(hits, total, q) / scipy_stats.binom.pmf(hits, total, bound)
+
+    mixed, _ = integrate.quad(ratio, bound, 1, points=[0.05, 0.1, 0.3], limit=200)
+    assert excess(hits, total, bound) == pytest.approx(mixed, rel=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.005, 0.008, 0.01])
+def test_a_rate_within_the_bound_is_rarely_found_to_be_above_it(rate):
+    random = np.random.default_rng([31, int(rate * 1000)])
+    assert np.mean([first_excess(random, rate, 5000) is not None for _ in range(400)]) <= 0.02
+
+
+def test_a_chance_that_wanders_below_the_bound_is_no_excess():
+    """Also where it depends on what came before: up to the bound after each row that came out, and 0 else."""
+    random = np.random.default_rng(32)
+    wrong = 0
+    for _ in range(300):
+        hits, chance = 0, 0.01
+        for n in range(1, 1500):
+            came = random.uniform() < chance
+            hits, chance = hits + came, 0.01 if came or n % 2 else 0.002
+            if came and excess(hits, n, 0.01) >= 50:
+                wrong += 1
+                break
+    assert wrong / 300 <= 0.02
+
+
+@pytest.mark.parametrize(("rate", "draws"), [(0.03, 2500), (0.05, 900), (0.2, 120)])
+def test_a_rate_above_the_bound_is_found(rate, draws):
+    """With the error that a stage of a rollout has."""
+    random = np.random.default_rng([33, int(rate * 100)])
+    found = [first_excess(random, rate, draws, error=0.05 * 0.25 / 6) for _ in range(200)]
+    assert np.mean([when is not None for when in found]) > 0.95
+
+
+def test_a_larger_bound_has_less_evidence_against_it():
+    for hits, total in ((0, 10), (3, 40), (40, 40), (25, 3000)):
+        evidence = [excess(hits, total, bound) for bound in np.linspace(0.0005, 0.9995, 200)]
+        assert all(a >= b for a, b in itertools.pairwise(evidence))
+    assert excess(0, 0, 0.01) == 0.0
+    assert excess(1, 10, 0.0) == float("inf")
+
+
+def test_the_interval_of_a_rate_holds_what_is_not_excluded():
+    found = rate_sequence(30, 1000, error=0.01)
+    assert excess(30, 1000, found.low) == pytest.approx(100, rel=1e-6)
+    assert excess(970, 1000, 1 - found.high) == pytest.approx(100, rel=1e-6)
+    assert (rate_sequence(0, 50).low, rate_sequence(50, 50).high) == (0.0, 1.0)
+    assert rate_sequence(0, 0).value is None
+
+
+def test_the_interval_of_a_rate_holds_at_every_look():
+    random = np.random.default_rng(34)
+    missed = 0
+    for _ in range(60):
+        came = (random.uniform(size=2000) < 0.03).cumsum()
+        looks = [rate_sequence(int(came[n - 1]), n, error=0.05) for n in range(50, 2001, 150)]
+        missed += any(found.above(0.03) or found.below(0.03) for found in looks)
+    assert missed / 60 <= 0.1

@@ -163,18 +163,12 @@ def _serving(
 
 def _serve(folder: Path, load: Callable[[], System], settings: Settings) -> None:
     """In the other process: a group of its own, so that Ctrl-C reaches only the one that waits; when that one is killed, this one ends too."""
+    from noria.deployment.service.parent import end_with_parent
     from noria.deployment.service.server import serve
 
     os.setsid()
-    threading.Thread(target=_end_with_parent, name="noria-drill-parent", daemon=True).start()
+    end_with_parent()
     serve(folder, load, settings)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _answers(folder: Path, settings: Settings) -> bool:

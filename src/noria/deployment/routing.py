@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.measure import blocks_of
+from noria.measure import blocks_of, numeric_policy
 from noria.system import Decide
 
 Floats = NDArray[np.float64]
@@ -144,11 +144,6 @@ def acts(system: str, decide: Decide, policy: Floats, ids: Sequence[str], units:
     return Acts(act, (1 - hold) * chance + hold * (act == NOT_ACTING))
 
 
-def numeric(decide: Decide) -> bool:
-    """Whether the act is a number on a scale and not one of a few."""
-    return decide.policy.strip() == "score" or decide.policy.strip().startswith("quantile")
-
-
 def by_hand(decide: Decide) -> bool:
     """Whether a person decides and the score is advice."""
     return decide.policy.strip() == "human"
@@ -156,4 +151,4 @@ def by_hand(decide: Decide) -> bool:
 
 def randomised(decide: Decide) -> bool:
     """Whether the policy has acts that can be drawn."""
-    return not numeric(decide) and not by_hand(decide)
+    return not numeric_policy(decide) and not by_hand(decide)

@@ -17,7 +17,7 @@ from noria.core import Window, duration
 from noria.deployment import degrees, routing
 from noria.deployment.bundles import Answers, Bundles, answer
 from noria.deployment.live import History, Live, Rollout, history
-from noria.measure import columns_read
+from noria.measure import columns_read, numeric_act
 from noria.records import Entry, Scored
 from noria.system import Every, Last, Seasonal, System
 from noria.tables import PREDICTIONS, SHADOW, TIME
@@ -358,7 +358,7 @@ def _acts(system: System, act: pl.Series) -> dict[str, float]:
     """Rows by act (by index into the declared acts); for numeric acts their sum. Null acts count as ``none``."""
     known = act.drop_nulls()
     found: dict[str, float] = {"none": float(act.null_count())} if act.null_count() else {}
-    if routing.numeric(system.decide):
+    if numeric_act(system):
         return found | ({"sum": float(f"{known.sum():.12g}")} if len(known) else {})
     counted = sorted(Counter(known.to_list()).items())
     return found | {f"{value:g}": float(count) for value, count in counted}

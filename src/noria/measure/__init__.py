@@ -7,7 +7,18 @@ from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last,
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
-from noria.measure.value import bounds, columns_read, expected, known_labels, numeric_act, policies, seen, value, without_label
+from noria.measure.value import (
+    bounds,
+    columns_read,
+    expected,
+    known_labels,
+    numeric_act,
+    numeric_policy,
+    policies,
+    seen,
+    value,
+    without_label,
+)
 
 __all__ = [
     "Decision",
@@ -30,6 +41,7 @@ __all__ = [
     "given",
     "known_labels",
     "numeric_act",
+    "numeric_policy",
     "other_policy",
     "outcome_means",
     "parse_policy",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlglot import exp
 
 from noria.core import NoriaError
-from noria.system import System, Value
+from noria.system import Decide, System, Value
 
 if TYPE_CHECKING:
     from noria.store.engine import Engine
@@ -33,7 +33,16 @@ _LARGEST_TABLE = 64
 
 def numeric_act(system: System) -> bool:
     """Whether the act is a number (an amount to order), not a choice among ``Decide.acts``."""
-    words = system.decide.policy.split()
+    return numeric_policy(system.decide)
+
+
+def numeric_policy(decide: Decide) -> bool:
+    """The same, of a policy that stands alone.
+
+    >>> numeric_policy(Decide(policy="quantile 0.8")), numeric_policy(Decide(policy="act when score > 0.5"))
+    (True, False)
+    """
+    words = decide.policy.split()
     return bool(words) and words[0] in ("score", "quantile")
 
 

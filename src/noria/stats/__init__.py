@@ -9,7 +9,7 @@ from noria.stats.metrics import METRICS, Metric, better, compute, estimate, line
 from noria.stats.offpolicy import OffPolicy, effective_size, off_policy, support
 from noria.stats.power import blocks_needed
 from noria.stats.ratio import ratio, ratio_difference, ratio_sequence
-from noria.stats.sequential import drawn_as_declared, half_width, mean_sequence, sample_ratio
+from noria.stats.sequential import drawn_as_declared, excess, half_width, mean_sequence, rate_sequence, sample_ratio
 
 __all__ = [
     "METRICS",
@@ -30,6 +30,7 @@ __all__ = [
     "ece",
     "effective_size",
     "estimate",
+    "excess",
     "half_width",
     "hellinger",
     "inflation",
@@ -46,6 +47,7 @@ __all__ = [
     "preference",
     "proportion",
     "psi",
+    "rate_sequence",
     "ratio",
     "ratio_difference",
     "ratio_sequence",

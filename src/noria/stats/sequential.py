@@ -137,6 +137,82 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float], *, error: float
     return Check("sample ratio", verdict, estimate=Estimate(e, n=total), bound=1 / error, detail=said)
 
 
+def excess(hits: int, total: int, bound: float) -> float:
+    """The evidence that a rate lies above ``bound``: an e-value that may be looked at after every draw.
+
+    Parameters
+    ----------
+    hits, total:
+        How many draws came out, of how many; in the order in which they are looked at both only grow.
+    bound:
+        The rate (0 to 1) that is allowed.
+
+    While each draw comes out with a chance of at most ``bound``, whatever came before it (the chance may wander below the bound), the
+    e-value ever reaches 1/error with a chance of at most ``error``: it is the likelihood ratio of rate q against the bound, mixed over
+    the part of a Beta(1/2, 1/2) distribution of q that lies above the bound. Each ratio is a supermartingale then, and Ville's
+    inequality holds for the mixture (Robbins 1970, "Statistical methods related to the law of the iterated logarithm", Ann. Math.
+    Statist. 41; Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference", Statist. Sci. 38). It is 0 while the
+    share found is not above the bound, where there is nothing to hold against it: so a larger bound never has the larger e-value.
+    Draws that fail in a burst, the later ones because the earlier did, are not covered.
+
+    Over 2,000 runs of 20,000 draws, looked at after each, with error 0.00208 (what a stage of a rollout has) and a bound of 1 %:
+
+    =================================  ====  ====  ====  ====  =====  =====  ===  ====
+    rate, %                            0.3   0.5   0.8   1     2      3      5    20
+    =================================  ====  ====  ====  ====  =====  =====  ===  ====
+    ever found to be above, %          0     0     0.1   0.15  100    100    100  100
+    draws until then, median           -     -     -     -     2,368  667    198  17
+    draws until then, 95 of 100 runs   -     -     -     -     5,075  1,439  459  46
+    =================================  ====  ====  ====  ====  =====  =====  ===  ====
+
+    >>> round(excess(12, 1000, 0.01), 4), round(excess(25, 1000, 0.01))
+    (0.0227, 77)
+    """
+    if total == 0 or hits / total <= bound:
+        return 0.0
+    if bound <= 0:
+        return float("inf")
+    return float(np.exp(min(_log_excess(hits, total, bound), 700.0)))
+
+
+def _log_excess(hits: int, total: int, bound: float) -> float:
+    a, b = hits + 0.5, total - hits + 0.5
+    mixed = special.betaln(a, b) - special.betaln(0.5, 0.5) + np.log(special.betaincc(a, b, bound))
+    return float(mixed - special.xlogy(hits, bound) - special.xlog1py(total - hits, -bound))
+
+
+def rate_sequence(hits: int, total: int, *, error: float = 0.05) -> Estimate:
+    """A rate with an interval that holds at every look at once.
+
+    Parameters
+    ----------
+    hits, total:
+        How many draws came out, of how many.
+    error:
+        The chance that a side of the interval is ever, at any look, on the wrong side of the rate; each side has it.
+
+    The interval holds the rates that ``excess`` does not exclude, counting what came out for the low side, and what did not for the high one.
+
+    >>> print(rate_sequence(3, 1000))
+    0.003 [0.0001239, 0.01431]
+    """
+    if total == 0:
+        return Estimate(None)
+    return Estimate(hits / total, _low(hits, total, error), 1 - _low(total - hits, total, error), total)
+
+
+def _low(hits: int, total: int, error: float) -> float:
+    """The largest rate below the share found that is excluded as too low, 0 when none is."""
+    low, high = 0.0, hits / total
+    for _ in range(60):
+        middle = (low + high) / 2
+        if 0 < middle < hits / total and _log_excess(hits, total, middle) >= -np.log(error):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 _TILTS = np.concatenate([sign * np.geomspace(0.01, 4.0, 24) for sign in (-1.0, 1.0)])
 
 

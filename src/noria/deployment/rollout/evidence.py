@@ -14,7 +14,7 @@ from noria.deployment.bundles import Bundles, decision_of, fallback, policy_act
 from noria.deployment.live import Rollout
 from noria.deployment.rollout import arms, rails
 from noria.deployment.rollout.randomised import Arms, compare, looks
-from noria.deployment.rollout.rules import UNKNOWN, Evidence, Terms
+from noria.deployment.rollout.rules import LATER, UNKNOWN, Evidence, Terms
 from noria.deployment.rollout.software import software
 from noria.deployment.rollout.worth import Floats, numbers, said, worth
 from noria.deployment.routing import NOT_ACTING
@@ -24,11 +24,10 @@ from noria.system import System
 if TYPE_CHECKING:
     from noria.store import Home
 
-LATER = 0.25  # the part of the declared error that each veto may add: arms that do not decide, guardrails, a step's own days, the guard
 ARMS = (
     0.5  # the part that arms take which decide: units' noise hides autocorrelation of the days' own disturbance from its estimate
 )
-_LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act", "_act_propensity")
+_LOGGED = ("_unit", "_variant", "_variant_propensity", "_release", "_score", "_scores", "_act", "_act_propensity", "_fallback")
 UNITS, STRETCHES = 30, 10  # the challenger's fewest before a canary step says anything
 
 
@@ -212,7 +211,10 @@ def _shadowed(system: System, frame: pl.DataFrame) -> tuple[Floats, Floats]:
 
 
 def _answered(system: System, sha256: str | None, frame: pl.DataFrame, bundles: Bundles) -> tuple[Floats, Floats]:
-    """What the policy says to the logged scores: the logged act may have been drawn by exploration or the hold-out."""
+    """What the policy says to the logged scores: the logged act may have been drawn by exploration or the hold-out.
+
+    Where the fallback answered, its act is what the release brought about.
+    """
     if sha256 is None:
         return _nothing(frame)
     score = numbers(frame["_score"])
@@ -225,7 +227,9 @@ def _answered(system: System, sha256: str | None, frame: pl.DataFrame, bundles: 
         decision = decision_of(bundles.get(sha256))
     except NoriaError:
         return _nothing(frame)
-    return policy_act(bundles, system, decision, raw, frame), score
+    instead = frame["_fallback"].is_not_null().to_numpy()
+    act = np.where(instead, fallback(system, numbers(frame["_act"])), policy_act(bundles, system, decision, raw, frame))
+    return act, score
 
 
 def _nothing(frame: pl.DataFrame) -> tuple[Floats, Floats]:

@@ -27,6 +27,8 @@ from noria.records import Stage
 from noria.system import Rollout as Rules
 
 UNKNOWN = Estimate(None)
+LATER = 0.25
+"""The part of the declared error that each veto may add: arms that do not decide, guardrails, a step's own days, the guard, refused rows."""
 
 
 @dataclass(frozen=True)

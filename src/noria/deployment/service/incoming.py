@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from noria.core import NotFound, digest, micros
-from noria.deployment.routing import numeric
 from noria.deployment.service.contract import Feed
 from noria.deployment.service.rows import FieldError, key_of, keys_of, moment_of
+from noria.measure import numeric_act
 from noria.records import SchemaFrozen
 from noria.store.events import LABELS_SOURCE, Appended, EventLog, NewEvent
 from noria.store.rows import EARLIEST, delay_of, fitted, known_of, time_of
@@ -156,7 +156,7 @@ class Incoming:
 
     def _act(self, place: str, given: Any) -> float:
         acts = self._system.decide.acts
-        if numeric(self._system.decide):
+        if numeric_act(self._system):
             if not _is_number(given):
                 raise FieldError(f"{place}.act: it is not a number", hint="the act is an amount")
             return float(given)

@@ -9,12 +9,10 @@ import atexit
 import gc
 import logging
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core import Conflict, SystemClock
 from noria.deployment.service import metrics
 from noria.deployment.service.door import token_of
+from noria.deployment.service.parent import end_with_parent
 from noria.settings import Settings
 from noria.system import System
 
@@ -95,20 +94,12 @@ class Loader:
         atexit.register(_hush)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process says when to stop
         sys.setswitchinterval(SWITCH_SECONDS)  # the log's thread gets its turn soon, also under load
-        threading.Thread(target=_end_with_parent, name="noria-parent", daemon=True).start()
+        end_with_parent()
         app = make_app(self._path, self._load(), self._settings)
         gc.collect()
         gc.freeze()  # what is here now stays: looking it over again and again would stop every answer for some 50 ms
         gc.set_threshold(*COLLECT)
         return app
-
-
-def _end_with_parent() -> None:
-    """Stops this worker when the process that watches over it has gone: nobody would start or stop it any more."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _hush() -> None:

@@ -36,6 +36,7 @@ from noria.deployment.service.rows import FieldError, key_reader, keys_of, neede
 from noria.deployment.service.ruling import Asked, Ruling
 from noria.features.online import News
 from noria.features.values import Inexact
+from noria.measure import numeric_act
 from noria.system import System
 from noria.tables import TIME
 
@@ -167,7 +168,7 @@ class Service:
             columns=schema,
             needed=wanted,
             classes=classes,
-            acts=() if routing.numeric(self.system.decide) else tuple(self.system.decide.acts),
+            acts=() if numeric_act(self.system) else tuple(self.system.decide.acts),
             keys=keys_of(self.system),
         )
 
