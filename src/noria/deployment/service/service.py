@@ -19,7 +19,6 @@ import polars as pl
 
 from noria import features as feature_room
 from noria.core import DataFault, NoriaError, duration, micros
-from noria.deployment import routing
 from noria.deployment.bundles import Bundles
 from noria.deployment.live import History, Live, history
 from noria.deployment.log import Frames, Layout, PredictionLog, Row
