@@ -25,7 +25,7 @@ from noria.system import Source
 from noria.tables import QUARANTINE, SOURCE, TIME, source_table
 
 KEPT = timedelta(days=3)
-"""How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict."""
+"""How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict. Given labels stay for good."""
 
 _FRAMES: dict[str, Any] = {
     "VARCHAR": pl.String(),
