@@ -369,9 +369,7 @@ some_events = st.lists(
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some_events)
-def test_what_is_counted_online_is_what_is_in_the_lake(
-    worlds: Callable[[], Any], found: list[tuple[str, int, str, int]]
-) -> None:
+def test_what_is_counted_online_is_what_is_in_the_lake(worlds: Callable[[], Any], found: list[tuple[str, int, str, int]]) -> None:
     """Ids, times, keys and contents in every combination: the same features before the turn, after it, and by the query."""
     world = worlds()
     came = nr.Source("came", key="key", time="at", owner="us")
