@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import noria as nr
@@ -363,12 +363,13 @@ def test_events_by_http_are_the_same_rows_by_file(
 
 
 some_events = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.integers(0, 3), st.sampled_from(["k", "l"]), st.integers(1, 2)), min_size=1, max_size=12
+    st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 1), st.sampled_from("kl"), st.integers(1, 2)), min_size=1, max_size=12
 )
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some_events)
+@example([("a", 0, "k", 1), ("b", 0, "k", 1), ("a", 0, "k", 2)])
 def test_what_is_counted_online_is_what_is_in_the_lake(worlds: Callable[[], Any], found: list[tuple[str, int, str, int]]) -> None:
     """Ids, times, keys and contents in every combination: the same features before the turn, after it, and by the query."""
     world = worlds()
