@@ -180,7 +180,7 @@ class Ingested(Record, frozen=True, kw_only=True, tag="ingested"):
     """What came in from one source up to a time. ``received = accepted + quarantined``; ``reasons`` counts the quarantined.
 
     ``first`` and ``last`` bound the rows' own times; ``late`` counts rows that arrived after a turn that should have seen them;
-    ``restated`` those that give an earlier row a new content. ``rows`` is the hash of the accepted rows. ``days`` summarises the accepted rows by day:
+    ``restated`` those under the key and time of an earlier row. ``rows`` is the hash of the accepted rows. ``days`` summarises the accepted rows by day:
     what verification compares later days with.
     """
 

@@ -191,6 +191,40 @@ def test_twice_is_once(noria: Any, turned: Path, tmp_path: Path) -> None:
     assert DeltaTable(tmp_path / "out.delta").to_pyarrow_table().num_rows == 10
 
 
+def test_a_delta_table_is_written_again_by_a_later_run_and_once_by_a_killed_one(
+    turned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deltalake import DeltaTable
+
+    rows, target, system = tmp_path / "rows.parquet", tmp_path / "out.delta", load_system(turned)
+    visits(turned, 12).drop("came_at").write_parquet(rows)
+
+    def asked() -> tuple[int, datetime]:
+        table = DeltaTable(target)
+        frame = pl.DataFrame(pl.from_arrow(table.to_pyarrow_table()))
+        assert (frame.height, frame["asked_at"].n_unique()) == (12, 1)
+        return table.version(), frame["asked_at"][0]
+
+    with opened(turned) as home:
+        score_file(home, system, rows, target, chunk=5)
+        first = asked()
+        with monkeypatch.context() as killed:
+            killed.setattr(batch.shutil, "rmtree", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                score_file(home, system, rows, target, chunk=5)
+        second = asked()
+        assert second[0] == first[0] + 1
+        assert second[1] > first[1], "rows that do not say when are asked anew"
+        score_file(home, system, rows, target, chunk=5)
+        assert asked() == second
+        score_file(home, system, rows, target, chunk=5)
+        assert asked()[0] == second[0] + 1
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -17,6 +17,7 @@ import noria as nr
 from noria.core import SimulatedClock, from_micros, micros
 from noria.features import compute, plan, sql
 from noria.features.compute import _numbered, _span, _typed
+from noria.features.feeds import Feed
 from noria.features.online import Online
 from noria.features.sql import table_name
 from noria.records import Approved
@@ -307,6 +308,62 @@ def test_a_changed_table_asks_for_a_new_restore(made_home: Any) -> None:
     online = Online.restore(home, system)
     assert ask(online, question(5)) == (5.0, "w")
     assert online.refresh(home) is False
+
+
+def two_filed(made_home: Any) -> tuple[Home, Online, Callable[[Online], tuple[Any, ...] | None]]:
+    """Two sources of files, each with a row that a turn has published since the store was restored."""
+    home, _ = made_home()
+    predicted(home)
+    one, other = (nr.Source(name, "x.parquet", key="group", time="at", owner="o") for name in ("events", "more"))
+    system = system_of([s.window("1h", every="10m", by="group").count().named(s.name) for s in (one, other)])
+    for name in ("events", "more"):
+        publish(home, name, frame([an(-2, 1.0)]), "first")
+    online = Online.restore(home, system)
+    for name in ("events", "more"):
+        publish(home, name, frame([an(-1, 2.0)]), "second")
+    return home, online, lambda asked: ask(asked, question(5))
+
+
+@pytest.mark.parametrize("step", ["_read", "put"])
+def test_what_could_not_be_taken_from_new_files_is_not_lost(
+    made_home: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """The second source's rows fail to be read, or to be added: the first's have been read by then, or added."""
+    home, online, said = two_filed(made_home)
+    whole = getattr(Feed, step)
+
+    def half(self: Feed, *given: Any) -> Any:
+        if self.name == list(online.plan.sources)[1]:
+            raise MemoryError
+        return whole(self, *given)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Feed, step, half)
+        assert online.refresh(home) is True
+    assert "MemoryError" in caplog.text
+    assert online.refresh(home) is (step == "put"), "rows that were only read are read again"
+    assert said(online) == ((2.0, 2.0) if step == "_read" else None)
+    assert said(Online.restore(home, online.system)) == (2.0, 2.0)
+
+
+def test_news_that_was_read_twice_is_taken_once(made_home: Any) -> None:
+    home, online, said = two_filed(made_home)
+    first, second = online.news(home), online.news(home)
+    assert online.apply(first) is False
+    assert online.apply(second) is True
+    assert said(online) == (2.0, 2.0)
+
+
+def test_events_that_could_not_be_taken_may_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    online = fresh(system_of([events.window("1h", every="10m", by="group").count()]), BEGIN + 24 * HOUR)
+    some = [an(0, 1.0), an(-1, 2.0)]
+    with monkeypatch.context() as broken:
+        broken.setattr(Feed, "prepare", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            online.take(some)
+    for _ in range(2):
+        online.take([*some, *some])
+    assert ask(online, question(2)) == (2.0,)
 
 
 # ------------------------------------------------------------------------------------------------------- by hand

@@ -88,7 +88,7 @@ def score_file(
             part.replace(file)
         files.append(file)
         on_rows(min(start + chunk, given.height), given.height)
-    join(files, target, task.id)
+    join(files, target)
     reasons = pl.concat([pl.read_parquet(file, columns=["reason"]) for file in files])["reason"].drop_nulls()
     counts = {_general(text): 0 for text in sorted(reasons.to_list())}
     for text in reasons.to_list():
@@ -309,7 +309,7 @@ def _column(values: list[Any], kind: pl.DataType) -> pl.Series:
 
 # ----------------------------------------------------------------------------------------------------------- the target
 
-Joiner = Callable[[Sequence[Path], Path, str], None]
+Joiner = Callable[[Sequence[Path], Path], None]
 
 
 def _joiner(target: Path) -> Joiner:
@@ -321,7 +321,7 @@ def _joiner(target: Path) -> Joiner:
     return found[target.suffix]
 
 
-def _to_parquet(files: Sequence[Path], target: Path, _task: str) -> None:
+def _to_parquet(files: Sequence[Path], target: Path) -> None:
     import pyarrow.parquet as pq
 
     part = target.with_name(f".{target.name}.part")
@@ -337,7 +337,7 @@ def _tables(files: Sequence[Path]) -> Iterator[Any]:
     return (pq.read_table(file) for file in files)
 
 
-def _to_csv(files: Sequence[Path], target: Path, _task: str) -> None:
+def _to_csv(files: Sequence[Path], target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     with part.open("wb") as out:
         for number, file in enumerate(files):
@@ -348,11 +348,17 @@ def _to_csv(files: Sequence[Path], target: Path, _task: str) -> None:
     part.replace(target)
 
 
-def _to_delta(files: Sequence[Path], target: Path, task: str) -> None:
-    """One version of the table, with the task's name in its history: where it is the newest already, nothing is written."""
+def _to_delta(files: Sequence[Path], target: Path) -> None:
+    """One version of the table, with the hash of what it says in its history: where the newest says just that, nothing is written.
+
+    So whoever was killed after writing writes no second version, and a later run, whose rows say otherwise, does.
+    """
     from deltalake import CommitProperties, DeltaTable, write_deltalake
 
-    if DeltaTable.is_deltatable(str(target)) and DeltaTable(target).history(1)[0].get("noria") == task:
+    from noria.store.files import sha256_of
+
+    content = digest([sha256_of(file) for file in files])
+    if DeltaTable.is_deltatable(str(target)) and DeltaTable(target).history(1)[0].get("noria") == content:
         return
     frame = pl.concat([pl.read_parquet(file) for file in files])
     write_deltalake(
@@ -360,5 +366,5 @@ def _to_delta(files: Sequence[Path], target: Path, task: str) -> None:
         frame.to_arrow(),
         mode="overwrite",
         schema_mode="overwrite",
-        commit_properties=CommitProperties(custom_metadata={"noria": task}),
+        commit_properties=CommitProperties(custom_metadata={"noria": content}),
     )

@@ -114,13 +114,13 @@ def in_quarantine(home: Home, source: str, rows: pl.Series) -> list[str]:
 def split(home: Home, taken: Taken, rows: pl.DataFrame, said: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Fills ``taken`` with the accepted and the refused of ``rows``; ``_known`` of late ones becomes ``now``.
 
-    ``rows`` have the columns of the source, ``_time``, ``_known``, ``_row``, ``_content`` (the hash by which two rows are the same), ``_piece``
-    (the order among equals), ``_reason`` and ``_json``; ``said`` gives rows that turn out to be duplicates their ``_json``.
+    ``rows`` have the columns of the source, ``_time``, ``_known``, ``_row`` (the hash by which two rows are the same), ``_piece`` (the order
+    among equals), ``_reason`` and ``_json``; ``said`` gives rows that turn out to be duplicates their ``_json``.
     """
     source, now = taken.source, taken.now
-    good = rows.filter(pl.col("_reason").is_null()).sort("_known", "_time", "_content", "_piece")
+    good = rows.filter(pl.col("_reason").is_null()).sort("_known", "_time", "_row", "_piece")
     earlier = _versions(home, taken, good)
-    repeated = ~good["_content"].is_first_distinct() | good["_content"].is_in(earlier["_content"].to_list())
+    repeated = ~good["_row"].is_first_distinct() | good["_row"].is_in(earlier["_row"].to_list())
     doubles = good.filter(repeated)
     good = good.filter(~repeated)
     if source.keys and not good.is_empty():
@@ -165,21 +165,18 @@ def as_texts(columns: Mapping[str, str]) -> Callable[[pl.DataFrame], pl.DataFram
 
 
 def _versions(home: Home, taken: Taken, rows: pl.DataFrame) -> pl.DataFrame:
-    """What the lake holds under the keys and times of these rows: keys, ``_time``, ``_content``."""
+    """What the lake holds under the keys and times of these rows: keys, ``_time``, ``_row``."""
     source = taken.source
     identity = [*source.keys, "_time"]
-    empty = rows.select(*identity, "_content").clear()
+    empty = rows.select(*identity, "_row").clear()
     table = source_table(source.name)
     low, high = rows["_time"].min(), rows["_time"].max()
-    there = home.lake.schema(table)
-    if rows.is_empty() or there is None or not isinstance(low, datetime) or not isinstance(high, datetime):
+    if rows.is_empty() or home.lake.schema(table) is None or not isinstance(low, datetime) or not isinstance(high, datetime):
         return empty
     scan = home.lake.scan(table, _time=(low - MICRO, high))
     if not scan.files:
         return empty
-    there_too = {c: kind for c, kind in taken.columns.items() if c in there}
-    content = content_sql(there_too) if source.data is None else "_row"  # of rows from files the one is the other
     same = " and ".join(f"lake.{quoted(c)} = asked.{quoted(c)}" for c in identity)
     chosen = ", ".join(quoted(c) for c in identity)
-    query = f"select distinct {chosen}, {content} as _content from lake semi join asked on {same}"
+    query = f"select distinct {chosen}, _row from lake semi join asked on {same}"
     return home.engine.sql(query, lake=scan, asked=rows.select(identity).unique(maintain_order=True)).cast(empty.schema)

@@ -1,7 +1,8 @@
 """Rows that came over HTTP: from the service's log of events into the source's table, by the rules for rows of files.
 
 An event is taken in by the first turn after it was known, and marked as sealed once the record of the batch is in the ledger. A turn that is
-killed between the two finds the events again, and what became of them in the lake.
+killed between the two finds the events again, and what became of them in the lake. Unlike rows of files, events are told apart by their ids: two
+that say the same are two, as they are for whoever was asked in between.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 import polars as pl
 
 from noria.core import canonical, digest, from_micros, micros
-from noria.data.accept import MICRO, Taken, content_sql, in_lake, put_aside, split
+from noria.data.accept import MICRO, Taken, in_lake, put_aside, split
 from noria.records import RawFile, SchemaFrozen
 from noria.store import Event, EventLog, Home
 from noria.store.events import log_path
@@ -24,7 +25,7 @@ from noria.system import Source
 from noria.tables import QUARANTINE, SOURCE, TIME, source_table
 
 KEPT = timedelta(days=3)
-"""How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict."""
+"""How long a sealed event stays in the log: as long an id that comes again with another content is known as a conflict. Given labels stay for good."""
 
 _FRAMES: dict[str, Any] = {
     "VARCHAR": pl.String(),
@@ -74,8 +75,7 @@ def taken(home: Home, source: Source, log: EventLog, now: datetime, horizon: dat
     if not some.columns:  # no row was ever accepted
         some.accepted, some.refused = pl.DataFrame(schema=SOURCE.columns), put_aside(source.name, now, frame)
         return some, [event.seq for event in events]
-    rows = home.engine.sql(f"select *, {content_sql(some.columns)} as _content from rows", rows=frame)
-    split(home, some, rows, lambda doubles: doubles)
+    split(home, some, frame, lambda doubles: doubles)
     return some, [event.seq for event in events]
 
 
@@ -146,7 +146,7 @@ def _refitted(row: Fitted, found: dict[str, str], new: dict[str, list[Any]], rea
 
 
 def _frame(home: Home, taken: Taken, events: Sequence[Event], rows: Sequence[Fitted]) -> pl.DataFrame:
-    """The events with the source's columns and what ``split`` wants to know of them but for ``_content``."""
+    """The events with the source's columns and what ``split`` wants to know of them."""
     kinds = home.lake.schema(source_table(taken.source.name)) or {}
     columns = []
     for name, kind in taken.columns.items():

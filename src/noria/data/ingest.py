@@ -276,7 +276,7 @@ def _sort_out(home: Home, taken: FromFiles, due: Mapping[str, Piece]) -> None:
     as_json = "to_json({" + ", ".join(f"{text(c)}: {quoted(c)}::VARCHAR" for c in (*sorted(columns), BAD)) + "})"
     query = (
         f"with rows as ({' union all '.join(queries)}), judged as (select *, {reason_sql(source, columns, now)} as _reason from rows) "
-        f"select *, {content_sql(columns)} as _row, _row as _content, case when _reason is not null then {as_json}::VARCHAR end as _json from judged"
+        f"select *, {content_sql(columns)} as _row, case when _reason is not null then {as_json}::VARCHAR end as _json from judged"
     )
     try:
         rows = reader_of(home)(query)

@@ -37,6 +37,14 @@ class Prepared(NamedTuple):
     fault: bool = False
 
 
+class Fresh(NamedTuple):
+    """The rows that a source's table has got since its version ``since``, and its version with them."""
+
+    since: int
+    version: int
+    rows: Sequence[Prepared]
+
+
 class Feed:
     """A source, its groups, and its rows' expressions. ``types`` are the columns' SQL types, ``None`` while nothing is known of them."""
 
@@ -103,17 +111,19 @@ class Feed:
     # ------------------------------------------------------------------------------------------------------------ events
 
     def is_new(self, content: str, known: int) -> bool:
-        """Whether a row was not taken yet; from now on it was."""
+        """Whether a row was not taken yet, that is ``mark``ed."""
         mark = hash(content)
-        seen = self.seen.setdefault(int(known // self._span), set())
-        if mark in seen:
+        if mark in self.seen.get(int(known // self._span), ()):
             return False
-        if self._stored is not None:
-            place = int(self._stored.searchsorted(mark))
-            if place < len(self._stored) and self._stored[place] == mark:
-                return False
-        seen.add(mark)
-        return True
+        if self._stored is None:
+            return True
+        place = int(self._stored.searchsorted(mark))
+        return not (place < len(self._stored) and self._stored[place] == mark)
+
+    def mark(self, events: Iterable[Event]) -> None:
+        """From now on these were taken."""
+        for event in events:
+            self.seen.setdefault(int(event.known // self._span), set()).add(hash(event.hash))
 
     def forget(self, oldest: int) -> None:
         """Forgets the marks of rows that are too old to be taken again."""
@@ -244,26 +254,26 @@ class Feed:
         marks.sort()
         self._stored = marks
 
-    def news(self, home: Home, oldest: int) -> list[Prepared] | None:
-        """The rows published since the last look; ``None`` when the table did more than grow. Raises ``NoriaError`` for files that are gone."""
-        table = source_table(self.name)
+    def news(self, home: Home, oldest: int) -> Fresh | None:
+        """The rows published since ``version``, which stays as it is; ``None`` when the table did more than grow.
+
+        Raises ``NoriaError`` for files that are gone.
+        """
+        table, since = source_table(self.name), self.version
         state = home.lake.current().state(table)
-        if state is None or state.version == self.version:
-            return []
+        if state is None or state.version == since:
+            return Fresh(since, since, [])
         with home.ledger.reading() as connection:
-            commits = manifest.history(connection, table, self.version)
+            commits = manifest.history(connection, table, since)
         if any(commit.kind not in ("append", "compact") for commit in commits):
             return None
         added = [info for commit in commits if commit.kind == "append" for info in commit.change.added]
-        self.version = commits[-1].version
         folder = home.lake.folder / table
         for info in added:
             home.lake.verify(folder / info.path, info)
         some = [info for info in added if info.span.get("_known", (0, END_MICROS))[1] > oldest]
-        if not some:
-            return []
         scan = Scan(tuple(folder / info.path for info in some), dict(state.schema), tuple(info.columns for info in some))
-        return self._read(home, scan, oldest)
+        return Fresh(since, commits[-1].version, self._read(home, scan, oldest) if some else [])
 
     def _read(self, home: Home, scan: Scan, oldest: int) -> list[Prepared]:
         """Single rows of the lake as what they add: the query's own values, not those of single rows."""

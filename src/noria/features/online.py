@@ -7,6 +7,7 @@ falls away, so memory is bounded by the longest window and the number of keys in
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
@@ -14,7 +15,7 @@ import polars as pl
 
 from noria.core import NoriaError, micros, quoted
 from noria.features.compute import schemas as lake_schemas
-from noria.features.feeds import Feed, Prepared, inferred
+from noria.features.feeds import Feed, Fresh, Prepared, inferred
 from noria.features.groups import NEVER, Unmatched, number
 from noria.features.plan import FeatureColumn, Plan, plan, predicted_schema
 from noria.features.rowwise import Rowwise, sql_types
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
 
 
 GRACE = 600_000_000
-News: TypeAlias = "list[tuple[str, list[Prepared]]] | None"
+News: TypeAlias = "dict[str, Fresh] | None"
 """New rows by source; ``None``: they do not suffice."""
+_logger = logging.getLogger("noria.features")
 
 
 class Online:
@@ -146,10 +148,10 @@ class Online:
     def take(self, events: Iterable[Event]) -> None:
         """Takes events of sources without data, each once whatever order they come in.
 
-        One that becomes known in the future counts from then on.
+        One that becomes known in the future counts from then on. Where this raises, the same events may be given again.
         """
         self._advance(max(self._now, micros(self._clock.now())))
-        by_feed: dict[str, list[Event]] = {}
+        by_feed: dict[str, dict[str, Event]] = {}
         for event in events:
             feed = self._feeds.get(event.source)
             if (
@@ -158,13 +160,14 @@ class Online:
                 and event.known > self._oldest(feed)
                 and feed.is_new(event.hash, event.known)
             ):
-                by_feed.setdefault(event.source, []).append(event)
-        for name, some in by_feed.items():
-            feed = self._feeds[name]
+                by_feed.setdefault(event.source, {}).setdefault(event.hash, event)
+        for name, found in by_feed.items():
+            feed, some = self._feeds[name], list(found.values())
             if feed.types is None:
                 feed = self._learn(feed, inferred([event.row for event in some], feed.source.time))
-            if not feed.unsupported:
-                self._put(feed, feed.prepare(some))
+            rows = [] if feed.unsupported else feed.prepare(some)
+            feed.mark(some)
+            self._put(feed, rows)
 
     def _learn(self, feed: Feed, schema: dict[str, pl.DataType]) -> Feed:
         """Starts a source anew whose columns nobody knew, with the types of its first rows."""
@@ -182,6 +185,8 @@ class Online:
         return made
 
     def _put(self, feed: Feed, rows: Iterable[Prepared]) -> None:
+        """Adds rows; should that fail in the middle, nothing is answered here until all is restored anew."""
+        stale, self._stale = self._stale, f"{feed.name}: rows were taken in part"
         for row in rows:
             if row.fault:
                 self._faults.append((row.known, row.known + self.plan.sources[feed.name] // MICROSECOND))
@@ -190,6 +195,7 @@ class Online:
                 heapq.heappush(self._pending, (row.known, self._number, feed, row))
             else:
                 feed.put(row)
+        self._stale = stale
 
     def refresh(self, home: Home) -> bool:
         """Takes the rows that turns have published since, of sources that have data; only the new ones are read.
@@ -199,7 +205,19 @@ class Online:
         return self.apply(self.news(home))
 
     def news(self, home: Home) -> News:
-        """What ``refresh`` would take, read in whatever thread; ``apply`` takes it in the thread that asks."""
+        """What ``refresh`` would take, read in whatever thread; ``apply`` takes it in the thread that asks.
+
+        Whatever goes wrong here ends in a store that is restored anew: nothing counts as read before it is taken.
+        """
+        try:
+            return self._read(home)
+        except NoriaError:
+            return None
+        except Exception as error:
+            _logger.error("what turns have published could not be read: %s", type(error).__name__, exc_info=error)
+            return None
+
+    def _read(self, home: Home) -> News:
         found = lake_schemas(home, self.system)
         if self._stale or any(feed.changed(found.get(name)) for name, feed in self._feeds.items()):
             return None
@@ -207,30 +225,32 @@ class Online:
             self._schemas = {name: dict(columns) for name, columns in found.items()}
             if plan(self.system, found).columns != self.plan.columns or self._asked_types(found) != self._asked:
                 return None
-        made: list[tuple[str, list[Prepared]]] = []
+        made: dict[str, Fresh] = {}
         for name, feed in self._feeds.items():
             if feed.fed_by_events:
                 continue
-            try:
-                rows = feed.news(home, self._oldest(feed))
-            except NoriaError:
+            fresh = feed.news(home, self._oldest(feed))
+            if fresh is None:
                 return None
-            if rows is None:
-                return None
-            made.append((name, list(rows)))
+            made[name] = fresh
         return made
 
     def apply(self, news: News) -> bool:
         """Takes what ``news`` has read; ``True`` when the store has to be restored anew."""
         now = micros(self._clock.now())
-        if (
-            news is None or self._now > now + self._grace
-        ):  # the clock was ahead and went back: what fell away too early is read again
+        if news is None or self._now > now + self._grace:  # the clock was ahead and went back: what fell away is read again
             return True
+        if any(self._feeds[name].version != fresh.since for name, fresh in news.items()):
+            return True  # read twice, and taken in between
         self._advance(now)
-        for name, rows in news:
-            self._put(self._feeds[name], rows)
-        if any(rows for _, rows in news) or self._now > self._tidied + GRACE:
+        try:
+            for name, fresh in news.items():
+                self._put(self._feeds[name], fresh.rows)
+                self._feeds[name].version = fresh.version
+        except Exception as error:
+            _logger.error("what turns have published could not be taken: %s", type(error).__name__, exc_info=error)
+            return True
+        if any(fresh.rows for fresh in news.values()) or self._now > self._tidied + GRACE:
             self.tidy()
         return False
 

@@ -11,6 +11,8 @@ from noria.measure.value import numeric_act
 from noria.system import System
 
 FIELDS = ("id", "key", "label", "act", "by")
+LONGEST = 512
+"""How many characters an id, a key, a class or a name may have."""
 
 
 class Given(NamedTuple):
@@ -48,22 +50,30 @@ def given(system: System, row: Mapping[str, Any]) -> Given:
     return Given(texts["id"], texts["key"], number, name, act, texts["by"])
 
 
+def plain(system: System, one: Given) -> dict[str, Any]:
+    """What was given as a plain row, from which ``given`` reads the same: one way of writing for all that mean it."""
+    label: Any = one.name if one.label is None else bool(one.label) if system.task == "binary" else one.label
+    act: Any = one.act if one.act is None or numeric_act(system) else system.decide.acts[int(one.act)]
+    row = {"id": one.id, "key": one.key, "label": label, "act": act, "by": one.by}
+    return {name: value for name, value in row.items() if value is not None}
+
+
 def _wrong(what: str, hint: str) -> DataFault:
     return DataFault(what, hint=hint)
 
 
 def _text(name: str, value: Any) -> str | None:
-    if value is not None and (not isinstance(value, str) or not value or len(value) > 1000):
-        raise _wrong(f"{name}: it is not a text of 1 to 1000 characters", "write for example a@20130131T060000Z")
+    if value is not None and (not isinstance(value, str) or not value or len(value) > LONGEST):
+        raise _wrong(f"{name}: it is not a text of 1 to {LONGEST} characters", "write for example a@20130131T060000Z")
     return value
 
 
 def _label(system: System, value: Any) -> float | str:
     match system.task:
         case "multiclass":
-            if isinstance(value, str) and value:
+            if isinstance(value, str) and 0 < len(value) <= LONGEST:
                 return value
-            raise _wrong("label: it is not a class", "write the class as a text")
+            raise _wrong("label: it is not a class", f"write the class as a text of at most {LONGEST} characters")
         case "binary":
             if isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1)):
                 return float(value)

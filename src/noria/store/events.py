@@ -33,7 +33,7 @@ create table events (
     row blob not null, hash text not null, sealed integer not null default 0, unique (source, id)
 );
 create index events_waiting on events (source, known) where sealed = 0;
-create index events_sealed on events (known) where sealed = 1;
+create index events_sealed on events (known) where sealed = 1 and source <> '{LABELS_SOURCE}';
 create table conflicts (
     seq integer primary key autoincrement, source text not null, id text not null, time integer not null, known integer not null,
     row blob not null, hash text not null, unique (source, id, hash)
@@ -198,9 +198,10 @@ class EventLog:
     def prune(self, before_known: int) -> int:
         """Removes sealed events that were known before a time, and conflicts as old; gives how many events went.
 
-        An id that was pruned and comes again is new to the log, and known to the lake.
+        An id that was pruned and comes again is new to the log; with the same content it is known to the lake. Given labels stay: the first
+        decision on a prediction stands however late another comes.
         """
-        some = f"select seq from events where sealed = 1 and known < ? limit {_AT_ONCE}"
+        some = f"select seq from events where sealed = 1 and source <> '{LABELS_SOURCE}' and known < ? limit {_AT_ONCE}"
         gone = 0
         with self._writing() as run:
             run("delete from conflicts where known < ?", (before_known,))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from noria.core import NotFound, digest, micros
+from noria.core import DataFault, NotFound, digest, duration, micros
 from noria.deployment.service.contract import Feed
 from noria.deployment.service.rows import FieldError, key_of, keys_of, moment_of
-from noria.measure import numeric_act
+from noria.measure.given import FIELDS, LONGEST, given, plain
 from noria.records import SchemaFrozen
 from noria.store.events import LABELS_SOURCE, Appended, EventLog, NewEvent
 from noria.store.rows import EARLIEST, delay_of, fitted, known_of, time_of
@@ -18,8 +19,8 @@ from noria.system import Source, System
 if TYPE_CHECKING:
     from noria.store import Home
 
-_OUTCOME = ("id", "key", "label", "act", "by", "at", "outcome_id")
-_LONGEST = 512
+_OUTCOME = (*FIELDS, "at", "outcome_id")
+_MICRO = timedelta(microseconds=1)
 _GREATEST = sys.float_info.max
 
 
@@ -29,7 +30,7 @@ class Incoming:
     def __init__(self, home: Home, system: System) -> None:
         self._home, self._system = home, system
         self._log = EventLog(home.path / "service" / "events.db", durable=home.settings.durable)
-        self._columns: dict[str, Mapping[str, str]] = {}
+        self._every = duration(system.every) // _MICRO
 
     def close(self) -> None:
         """Closes the log."""
@@ -37,7 +38,7 @@ class Incoming:
 
     # ------------------------------------------------------------------------------------------------------------ events
 
-    def events(self, name: str, given: Sequence[Any]) -> tuple[str, Appended]:
+    def events(self, name: str, some: Sequence[Any]) -> tuple[str, Appended]:
         """Appends events of a source that is fed by HTTP. Raises ``FieldError`` for one that does not fit; then none was taken."""
         source = self._system.sources.get(name)
         if source is None:
@@ -46,10 +47,10 @@ class Incoming:
             raise FieldError("this source is fed by files", hint="events are taken for sources that are declared without data")
         now = micros(self._home.clock.now())
         columns = self._frozen(source)
-        return name, self._log.append(name, [self._event(source, columns, given, place, now) for place in range(len(given))])
+        return name, self._log.append(name, [self._event(source, columns, some, place, now) for place in range(len(some))])
 
-    def _event(self, source: Source, columns: Mapping[str, str], given: Sequence[Any], number: int, now: int) -> NewEvent:
-        place, event = f"events[{number}]", given[number]
+    def _event(self, source: Source, columns: Mapping[str, str], some: Sequence[Any], number: int, now: int) -> NewEvent:
+        place, event = f"events[{number}]", some[number]
         if not isinstance(event, dict):
             raise FieldError(f"{place}: it has to be an object")
         own = _own_id(source, columns)
@@ -86,91 +87,73 @@ class Incoming:
 
     # ---------------------------------------------------------------------------------------------------------- outcomes
 
-    def outcomes(self, given: Sequence[Any]) -> tuple[str, Appended]:
-        """Appends labels of predictions, by their id or by the entity's key. Raises ``FieldError``; then none was taken."""
+    def outcomes(self, some: Sequence[Any]) -> tuple[str, Appended]:
+        """Appends labels of predictions, by their id or by the entity's key. Raises ``FieldError``; then none was taken.
+
+        What is sent twice for an ``id``, for a ``key`` with ``at``, or for a ``key`` within one cohort (``every``) is a duplicate, or a conflict when it
+        says something else; ``outcome_id`` tells apart what this would not.
+        """
         now = micros(self._home.clock.now())
         return "outcomes", self._log.append(
-            LABELS_SOURCE, [self._outcome(f"outcomes[{n}]", one, now) for n, one in enumerate(given)]
+            LABELS_SOURCE, [self._outcome(f"outcomes[{n}]", one, now) for n, one in enumerate(some)]
         )
 
-    def _outcome(self, place: str, given: Any, now: int) -> NewEvent:
-        if not isinstance(given, dict):
+    def _outcome(self, place: str, said: Any, now: int) -> NewEvent:
+        if not isinstance(said, dict):
             raise FieldError(f"{place}: it has to be an object", hint='send {"id": …, "label": …}')
-        if extra := sorted(set(given) - set(_OUTCOME)):
+        if extra := sorted(set(said) - set(_OUTCOME)):
             name = extra[0] if extra[0].isidentifier() and len(extra[0]) < 64 else "…"
             raise FieldError(f"{place}.{name}: there is no such field", hint=f"the fields are {', '.join(_OUTCOME)}")
-        if ("id" in given) == ("key" in given):
-            raise FieldError(
-                f"{place}: either id or key is needed", hint="id is a prediction's, key has the columns of the entity's key"
-            )
-        if "label" not in given and "act" not in given:
-            raise FieldError(f"{place}.label: it is missing")
-        row: dict[str, Any] = {"key": self._key(place, given["key"])} if "key" in given else {"id": self._id(place, given["id"])}
-        if "label" in given:
-            row["label"] = self._label(place, given["label"])
-        if "act" in given:
-            row["act"] = self._act(place, given["act"])
-        if "by" in given:
-            row["by"] = self._id(place, given["by"], "by")
-        time = self._time(place, given.get("at"), now)
-        if "outcome_id" in given:
-            name = self._id(place, given["outcome_id"], "outcome_id")
+        row = self._given(place, {name: said[name] for name in FIELDS if name in said})
+        time = self._time(place, said.get("at"), now)
+        if "outcome_id" in said:
+            name = self._id(place, said["outcome_id"], "outcome_id")
         else:
-            about = row.get("id") or f"{row['key']}@{time if given.get('at') else ''}"
-            name = f"{about}/{'label' if 'label' in row else 'act'}"
-        return NewEvent(name, time, now, row) if given.get("at") else self._as_first(NewEvent(name, time, now, row))
+            name = f"{self._about(row, time if said.get('at') else None, now)}/{'label' if 'label' in row else 'act'}"
+        return NewEvent(name, time, now, row) if said.get("at") else self._as_first(NewEvent(name, time, now, row))
+
+    def _given(self, place: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """What was given as it is written down, by the rules by which the turn reads it."""
+        for name, value in fields.items():
+            if value is None:
+                raise FieldError(f"{place}.{name}: it is null", hint="leave it out, or say what it is")
+        if not isinstance(fields.get("key", ""), str):
+            fields["key"] = self._key(place, fields["key"])
+        try:
+            return plain(self._system, given(self._system, fields))
+        except DataFault as fault:
+            own = fault.message.partition(":")[0] in FIELDS
+            raise FieldError(f"{place}{'.' if own else ': '}{fault.message}", hint=fault.hint) from None
+
+    def _about(self, row: Mapping[str, Any], at: int | None, now: int) -> str:
+        """What a label is about: a prediction; or an entity at a time, or else in the cohort that is open now, by its end."""
+        cohort = -(-now // self._every) * self._every
+        return str(row["id"] if "id" in row else f"{row['key']}@{f'..{cohort}' if at is None else at}")
 
     def _as_first(self, event: NewEvent) -> NewEvent:
         """The event with the time under which the same was taken first, so that sending it again is a duplicate and no conflict."""
         return event._replace(time=self._log.time_of(LABELS_SOURCE, event.id) or event.time)
 
-    def _key(self, place: str, given: Any) -> str:
+    def _key(self, place: str, said: Any) -> str:
+        """The key as it stands in an id, from its columns."""
         names = keys_of(self._system)
-        if isinstance(given, str) and given and len(given) <= _LONGEST:
-            return given
-        if not isinstance(given, dict) or set(given) != set(names):
+        if not isinstance(said, dict) or set(said) != set(names):
             raise FieldError(f"{place}.key: it has to have the key's columns", hint=f"they are {', '.join(names)}")
-        if not all(isinstance(given[name], str | int | float | bool) for name in names):
+        if not all(isinstance(said[name], str | int | float | bool) for name in names):
             raise FieldError(f"{place}.key: its columns are texts, numbers or truth values")
-        key = key_of(self._system, given)
-        if len(key) > _LONGEST:
-            raise FieldError(f"{place}.key: it has more than {_LONGEST} characters")
-        return key
+        return key_of(self._system, said)
 
-    def _id(self, place: str, given: Any, name: str = "id") -> str:
-        if not isinstance(given, str) or not 0 < len(given) <= _LONGEST:
-            raise FieldError(f"{place}.{name}: it has to be a text of at most {_LONGEST} characters")
-        return given
+    def _id(self, place: str, said: Any, name: str = "id") -> str:
+        if not isinstance(said, str) or not 0 < len(said) <= LONGEST:
+            raise FieldError(f"{place}.{name}: it has to be a text of at most {LONGEST} characters")
+        return said
 
-    def _label(self, place: str, given: Any) -> Any:
-        task = self._system.task
-        fits = {
-            "binary": isinstance(given, bool) or (isinstance(given, int | float) and given in (0, 1)),
-            "multiclass": isinstance(given, str) and 0 < len(given) <= _LONGEST,
-            "regression": _is_number(given),
-        }[task]
-        if not fits:
-            said = {"binary": "true or false", "multiclass": "the name of a class", "regression": "a number"}[task]
-            raise FieldError(f"{place}.label: it is not {said}", hint=f"the task is {task}: {said} is needed")
-        return bool(given) if task == "binary" else _within(given)
-
-    def _act(self, place: str, given: Any) -> float:
-        acts = self._system.decide.acts
-        if numeric_act(self._system):
-            if not _is_number(given):
-                raise FieldError(f"{place}.act: it is not a number", hint="the act is an amount")
-            return float(given)
-        for number, act in enumerate(acts):
-            if given == act and isinstance(given, bool) == isinstance(act, bool):
-                return float(number)
-        raise FieldError(f"{place}.act: it is not one of the declared acts", hint=f"the acts are {', '.join(map(str, acts))}")
-
-    def _time(self, place: str, given: Any, now: int) -> int:
-        if given is None:
+    def _time(self, place: str, said: Any, now: int) -> int:
+        if said is None:
             return now
-        if not isinstance(given, str):
+        if not isinstance(said, str):
             raise FieldError(f"{place}.at: it is not a time", hint="write for example 2013-01-31T06:00:00Z")
-        time = micros(moment_of(given, f"{place}.at"))
+        time = micros(moment_of(said, f"{place}.at"))
         if time > now:
             raise FieldError(f"{place}.at: it lies in the future")
         if time < micros(EARLIEST):
@@ -179,11 +162,11 @@ class Incoming:
 
     # ----------------------------------------------------------------------------------------------------------- reviews
 
-    def review(self, given: Mapping[str, Any]) -> tuple[str, Appended]:
+    def review(self, said: Mapping[str, Any]) -> tuple[str, Appended]:
         """A person's decision on a prediction: ``{"id", "act", "by", "label"?}``, which are there."""
         now = micros(self._home.clock.now())
-        event = self._outcome("review", dict(given), now)
-        return "reviews", self._log.append(LABELS_SOURCE, [self._as_first(event._replace(id=f"{given['id']}/review"))])
+        event = self._outcome("review", dict(said), now)
+        return "reviews", self._log.append(LABELS_SOURCE, [self._as_first(event._replace(id=f"{said['id']}/review"))])
 
 
 def _own_id(source: Source, columns: Mapping[str, str]) -> bool:
@@ -194,7 +177,3 @@ def _own_id(source: Source, columns: Mapping[str, str]) -> bool:
 def _within(value: Any) -> Any:
     """A whole number of more than 64 bits as the number that it stands for; the rest as it is."""
     return float(value) if type(value) is int and not -(2**63) <= value < 2**63 and abs(value) <= _GREATEST else value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _GREATEST

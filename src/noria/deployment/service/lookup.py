@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 import polars as pl
 
@@ -41,13 +42,14 @@ class Lookup:
         self.stale = False
         self._home = home
         self._events: EventLog | None = None
-        self._seq = 0
+        self._seq, self._behind = 0, False
         path = home.path / "service" / "events.db"
         by_http = [name for name, source in system.sources.items() if source.data is None]
         if by_http:
             self._events = EventLog(path, durable=home.settings.durable)
+            finalize(self, self._events.close)  # nobody can be asking then; a connection that is merely dropped stays open
+            self._seq = self._events.last()  # before looking: what comes meanwhile is found twice, and taken once
             waiting = [event for name in by_http for event in self._events.unsealed(name, _FAR)]
-            self._seq = max((event.seq for event in waiting), default=0)
         else:
             waiting = []
         self.store = Online.restore(home, system, waiting)
@@ -61,7 +63,7 @@ class Lookup:
         """
         if self._plain is not None:
             return self._plain(row)
-        if self._follows and self._events is not None and self._events.changed():
+        if self._follows and self._events is not None and (self._behind or self._events.changed()):
             self.tail()
         try:
             return self.store.features(row, at)
@@ -78,11 +80,13 @@ class Lookup:
         return lambda row: tuple(float(row[name]) if numeric else row[name] for name, numeric in plain)
 
     def tail(self) -> None:
-        """Takes in the events that any worker has accepted since the last time."""
+        """Takes in the events that any worker has accepted since the last time. When that fails, the next look begins with the same."""
         assert self._events is not None
+        self._behind = True
         while found := self._events.since(self._seq):
             self.store.take(found)
             self._seq = found[-1].seq
+        self._behind = False
 
     def keys(self) -> int:
         """How many keys the store holds."""

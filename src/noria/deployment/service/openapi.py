@@ -187,7 +187,8 @@ def _row_schemas(about: About, limits: Limits) -> dict[str, Schema]:
 
 def _given_schemas(about: About, limits: Limits) -> dict[str, Schema]:
     """Outcomes and reviews."""
-    act: Schema = {"enum": list(about.acts)} if about.acts else NUMBER
+    truths = [0, 1] if len(about.acts) == 2 and all(isinstance(act, bool) for act in about.acts) else []
+    act: Schema = {"enum": [*about.acts, *truths]} if about.acts else NUMBER
     label: Schema = {"binary": {"enum": [True, False, 0, 1]}, "multiclass": ID, "regression": NUMBER}[about.task]
     said: dict[str, Schema] = {"label": label, "act": act, "by": ID, "at": _or_null(TIME), "outcome_id": ID}
     either: Schema = {"anyOf": [{"required": ["label"]}, {"required": ["act"]}]}
