@@ -125,7 +125,7 @@ def _value(value: Any, kind: pl.DataType) -> Any:
     if kind.is_numeric():
         return float(value)
     if isinstance(value, datetime | date):
-        return value.isoformat()
+        return value.isoformat()[:10] if kind == pl.Date else value.isoformat()
     return value if kind == pl.Boolean else str(value)
 
 
@@ -133,7 +133,7 @@ def _plain(kind: pl.DataType) -> Any:
     if kind == pl.Boolean:
         return False
     if kind.is_temporal():
-        return "2024-01-01T00:00:00+00:00"
+        return "2024-01-01" if kind == pl.Date else "2024-01-01T00:00:00+00:00"
     return 0 if kind.is_integer() else 0.0 if kind.is_numeric() else "a"
 
 
