@@ -199,6 +199,7 @@ class App:
         service, metrics = self.service, self.service.metrics
         metrics.counts["acknowledged"][()] = service.log.acknowledged
         metrics.counts["committed"][()] = service.log.committed
+        metrics.counts["unwritable"][()] = service.log.unwritable
         metrics.counts["log_lines_dropped"][()] = self._lines.dropped
         metrics.gauges |= {
             "waiting": float(service.log.waiting()),

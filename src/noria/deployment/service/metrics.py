@@ -24,6 +24,7 @@ HELP = {
     "predictions": "Predictions answered by variant and by why the fallback answered (empty: the model did).",
     "acknowledged": "Predictions acknowledged.",
     "committed": "Predictions of the log that are on the disk.",
+    "unwritable": "Predictions that could not be written down and were left out of the log.",
     "refused": "Requests refused at the door, by status.",
     "events": "Events and given outcomes, by source and by what became of them.",
     "reviews": "Predictions left to a person.",

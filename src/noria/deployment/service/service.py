@@ -284,7 +284,7 @@ class Service:
             raise FieldError("asked_at: it lies in the future", hint="leave it out to ask now")
         columns, wanted = state.about.columns, state.about.needed
         spine = await self._beside(len(rows), lambda: spine_of_rows(self.system, columns, wanted, rows, asked or now))
-        known = await self._looked_up(state, spine) if asked is None else None
+        known = await self._looked_up(state, spine)  # nothing, where that is too long ago
         made = await self._framed(state, spine, known, now)
         found = await self._beside(len(rows), lambda: _rows(made.predictions))
         done = self.log.add_frames(made)
@@ -324,7 +324,7 @@ class Service:
         except Exception as error:  # a model must not take the answer down with it
             self._said("a batch could not be scored", error)
             return await self._instead(state, spine, known, now, "error")
-        if state.live.rollout is not None or state.live.guarded is not None or known is None:
+        if any(live.rollout is not None or live.guarded is not None for live in state.past.states):
             self.quiet.later(Waiting(state.past, None, spine.height, lambda: (spine, values)))
         mended: Frames = await self._beside(spine.height, lambda: self._mended(state, made, spine, micros(now)))
         return mended
