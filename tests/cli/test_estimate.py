@@ -68,14 +68,14 @@ def test_a_span_and_a_clip(noria: Any, explored: Path) -> None:
         "--policy",
         "act when score > 0.4",
         "--from",
-        "2020-01-15",
+        "2020-01-16",
         "--to",
-        "2020-01-17",
+        "2020-01-18",
         "--clip",
         3,
         "--json",
     ).json
-    assert part["window"] == {"start": "2020-01-15T00:00:00Z", "end": "2020-01-17T00:00:00Z"}
+    assert part["window"] == {"start": "2020-01-16T00:00:00Z", "end": "2020-01-18T00:00:00Z"}
     assert part["found"]["n"] == pytest.approx(600, abs=100)
     assert part["found"]["log"]["clipped"] > 0
 
