@@ -111,16 +111,11 @@ GOOD = Estimate(1.0, 0.5, 1.5, 30)
             Evidence(waited=9 * DAY, margin=0.0, paired=GOOD, software=SOUND, units=500),
         ),  # nothing of this step is closed
         ("canary", Evidence(waited=9 * DAY, margin=0.1, paired=GOOD, lately=Estimate(-0.2, n=3), software=SOUND, units=500)),
-        (
-            "last step",
-            Evidence(waited=9 * DAY, margin=0.0, paired=Estimate(0.5, -0.1, 1.0, 30), lately=GOOD, software=SOUND, units=500),
-        ),  # what shadow showed does not stand any more
         ("full", Evidence(waited=200 * DAY, margin=0.0, paired=Estimate(0.0, -1.0, 1.0, 30))),
     ],
 )
 def test_what_is_not_known_pauses(stage: str, seen: Evidence) -> None:
-    here = at("canary", 1, 0.25) if stage == "last step" else at(stage)
-    assert next_move(Terms(RULES, True, False), here, seen) is None
+    assert next_move(Terms(RULES, True, False), at(stage), seen) is None
 
 
 def test_patience_ends_without_promotion() -> None:

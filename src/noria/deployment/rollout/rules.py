@@ -3,7 +3,7 @@
 Where acting does not change the label, the *paired* difference decides: both models' decisions valued on the same rows, whoever
 answered. It is a confidence sequence over days with the declared ``error``, so looking after every cohort is free; each side
 of it errs with half of that. The canary can then only veto, by software, sample ratio and gross harm (between the arms, or on the
-step's own days), and waits while its own days look worse; at its end the paired difference has to stand still.
+step's own days), and waits while its own days look worse.
 
 Where acting changes the label, a decision that was not taken has no outcome. Shadow then tests software only, and the
 randomised arms of the canary decide: compared within each day and ramp step, pooled over both.
@@ -135,11 +135,13 @@ def _canary(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]
         return None  # this step's own days speak against it, if not clearly: more of them will tell
     if at.step + 1 < len(terms.shares):
         return _ahead(terms, at.step + 1, checks, f"held at {at.share:.0%} without a veto")
+    if not terms.randomised:  # the paired sequence was above its bound once, which is all that it has to be: from then on there are vetoes
+        return Move("full", 1.0, at.step + 1, Verdict.PASS, checks, f"held at {at.share:.0%} without a veto")
     return _full(terms, at, seen, checks)
 
 
 def _full(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]) -> Move | None:
-    """Everything, when the evidence that decides is there (or still there, where it was in shadow already)."""
+    """Everything, when the evidence that decides is there."""
     found, name = (seen.arms, "arms'") if terms.randomised else (seen.paired, "paired")
     if not found.above(_bound(terms, seen)):
         return None
