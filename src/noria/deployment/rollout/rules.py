@@ -135,7 +135,8 @@ def _canary(terms: Terms, at: Rollout, seen: Evidence, checks: tuple[Check, ...]
         return None  # this step's own days speak against it, if not clearly: more of them will tell
     if at.step + 1 < len(terms.shares):
         return _ahead(terms, at.step + 1, checks, f"held at {at.share:.0%} without a veto")
-    if not terms.randomised:  # the paired sequence was above its bound once, which is all that it has to be: from then on there are vetoes
+    if not terms.randomised:
+        # the paired sequence was above its bound once, which is all that it has to be: from then on there are vetoes
         return Move("full", 1.0, at.step + 1, Verdict.PASS, checks, f"held at {at.share:.0%} without a veto")
     return _full(terms, at, seen, checks)
 
