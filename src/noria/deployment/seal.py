@@ -13,7 +13,7 @@ import polars as pl
 from noria.core import Window, digest
 from noria.deployment import log
 from noria.deployment.live import state
-from noria.deployment.log import Frames, Group, Layout, Row
+from noria.deployment.log import Frames, Group, Row
 from noria.deployment.scoring import counted
 from noria.records import Entry, Scored
 from noria.system import System
@@ -231,6 +231,3 @@ def _shadowed(rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
 
 def _hour(file: Path) -> datetime:
     return datetime.strptime(file.stem.rsplit("-", 1)[1] + "+0000", "%Y%m%dT%H%z")
-
-
-__all__ = ["Layout", "kind_name", "sweep"]

@@ -259,11 +259,6 @@ def stamped(asked: datetime) -> str:
     return f"{text[:4]}{text[5:7]}{text[8:13]}{text[14:16]}{text[17:19]}{fraction}Z"
 
 
-def row_id(system: System, row: Mapping[str, Any], asked: datetime) -> str:
-    """``key@20130101T060000Z``, as batch scoring names the row."""
-    return f"{key_of(system, row)}@{stamped(asked)}"
-
-
 def _safe(name: str) -> str:
     """A field's name as far as it may be repeated."""
     return name if re.fullmatch(r"\w{1,63}", name) else "…"
