@@ -9,10 +9,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = dict.fromkeys(
     (
+        "Alerts",
         "AtLeast",
         "AtMost",
         "Boosting",
         "Candidate",
+        "Costs",
         "Decide",
         "Estimator",
         "Every",
@@ -47,10 +49,12 @@ _PUBLIC = dict.fromkeys(
 if TYPE_CHECKING:
     from noria.core import Estimate, NoriaError, Verdict, Window
     from noria.system import (
+        Alerts,
         AtLeast,
         AtMost,
         Boosting,
         Candidate,
+        Costs,
         Decide,
         Estimator,
         Every,
@@ -76,10 +80,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Alerts",
     "AtLeast",
     "AtMost",
     "Boosting",
     "Candidate",
+    "Costs",
     "Decide",
     "Estimate",
     "Estimator",

@@ -7,13 +7,13 @@ Nothing physical (seconds, bytes, file paths of a home, versions of tables) is e
 The kinds, by the step that writes them:
 
 =============  ====================================================================================================
-the wheel      Declared, Turned, Diagnosed, Approved
+the wheel      Declared, Turned, Diagnosed, Approved, Stated
 scoping        Charter
-data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Snapshot, TrainingSet
+data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Relabelled, Snapshot, TrainingSet
 development    Tuned, Trained, TestOpened, Evaluated, Gated
 deployment     Scored, RolloutMoved, Released, Drilled
 monitoring     Monitored, Alerted, Retraining
-business       Valued
+business       Valued, Linked
 =============  ====================================================================================================
 
 Fields that a later version of Noria adds have defaults, and unknown fields are ignored, so that old ledgers stay readable.
@@ -64,7 +64,9 @@ class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     """A possible cause of a symptom.
 
     ``verdict`` is FAIL when its tests found it at work, PASS when they cleared it, NOT_ENOUGH_DATA when they could not say.
-    ``weight`` orders the causes (0 to 1, summing to at most 1 over a diagnosis); ``step`` is where to go back to, ``act`` what to do there.
+    ``weight`` is the probability that this is what is behind the symptoms (0 to 1, summing to at most 1 over a diagnosis); ``step`` is where to go
+    back to, ``act`` what to do there, ``runbook`` the section of the docs that says how. Checks that failed speak for the cause, those that
+    passed against it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
     step: Step
     act: str
     evidence: tuple[Check, ...] = ()
+    runbook: str = ""
 
 
 class Diagnosed(Record, frozen=True, kw_only=True, tag="diagnosed"):
@@ -91,13 +94,24 @@ class Diagnosed(Record, frozen=True, kw_only=True, tag="diagnosed"):
 
 
 class Approved(Record, frozen=True, kw_only=True, tag="approved"):
-    """A person signed: a release, a lifted stop, an acknowledged alert. ``subject`` is the key of what was signed."""
+    """A person signed: a release, a lifted stop, an acknowledged alert. ``subject`` is the key of what was signed, ``until`` when it lapses."""
 
     STEP = "wheel"
     subject: str
     by: str
     note: str = ""
     granted: bool = True
+    until: datetime | None = None
+
+
+class Stated(Record, frozen=True, kw_only=True, tag="stated"):
+    """A person states what no machine can see: that a test of the ML Test Score is done by hand and documented. Counts until ``until``."""
+
+    STEP = "wheel"
+    test: str
+    by: str
+    note: str
+    until: datetime
 
 
 # -------------------------------------------------------------------------------------------------------------- scoping
@@ -237,6 +251,19 @@ class CohortClosed(Record, frozen=True, kw_only=True, tag="cohort_closed"):
     mean: float | None
     delay: dict[str, float]
     rows: str
+
+
+class Relabelled(Record, frozen=True, kw_only=True, tag="relabelled"):
+    """A batch of labels was corrected from a file: who, why, how many; ``cohorts`` are the ends of the windows that get a new revision by it."""
+
+    STEP = "data"
+    batch: str
+    by: str
+    note: str
+    n: int
+    changed: int
+    rows: str
+    cohorts: tuple[datetime, ...]
 
 
 class Snapshot(Record, frozen=True, kw_only=True, tag="snapshot"):
@@ -420,9 +447,10 @@ class Drilled(Record, frozen=True, kw_only=True, tag="drilled"):
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One watched number in one window. ``bound`` is its threshold when there is one.
+    """One watched number in one window. ``bound`` is its threshold when there is one, ``low`` and ``high`` its interval when it has one.
 
-    ``level`` is ``input``, ``feature``, ``prediction``, ``outcome`` or ``operation``.
+    ``level`` is ``input``, ``feature``, ``prediction``, ``outcome`` or ``operation``. ``impact`` estimates how much of the release's loss moves
+    with it (a share, 0 to 1): what orders the signals of a window. ``note`` says why there is no verdict.
     """
 
     name: str
@@ -431,6 +459,10 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     value: float | None
     bound: float | None = None
     verdict: Verdict = Verdict.NOT_ENOUGH_DATA
+    low: float | None = None
+    high: float | None = None
+    impact: float | None = None
+    note: str = ""
 
 
 class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
@@ -446,17 +478,19 @@ class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
 
 
 class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):
-    """An alert opened, resolved or was acknowledged. One fault is one alert: all its entries share ``alert``.
+    """An alert opened, resolved, was acknowledged or muted. One fault is one alert: all its entries share ``alert``.
 
     ``harm`` marks an alert that pages; the others are facts for the next look. ``size`` is in the units of ``name``'s signal. ``until`` is
-    the end of the last window that was looked at.
+    the end of the last window that was looked at. ``slice`` is the part of the rows where it is worst (``column=value``), ``cost`` the value
+    lost per window since ``since``, ``severity`` follows from it; ``runbook`` says what to do, ``with_it`` names what the same fault also
+    moved. A muted alert is not delivered again before ``muted_until``.
     """
 
     STEP = "monitoring"
     alert: str
     name: str
     subject: str
-    state: Literal["open", "resolved", "acknowledged"]
+    state: Literal["open", "resolved", "acknowledged", "muted"]
     since: datetime
     harm: bool
     size: Estimate
@@ -464,13 +498,21 @@ class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):
     message: str
     level: str = ""
     until: datetime | None = None
+    slice: str = ""
+    cost: Estimate | None = None
+    severity: Literal["", "page", "ticket", "note"] = ""
+    runbook: str = ""
+    with_it: tuple[str, ...] = ()
+    muted_until: datetime | None = None
 
 
 class Retraining(Record, frozen=True, kw_only=True, tag="retraining"):
-    """The retraining policy spoke: ``go`` with its triggers, or ``blocked`` with the reason (a data fault, a cool-down, the budget)."""
+    """The retraining policy spoke: ``go`` with its triggers, ``recalibrate`` (the cheaper act), or ``blocked`` with the reason (a data fault, a
+    cool-down, the budget).
+    """
 
     STEP = "monitoring"
-    decision: Literal["go", "blocked"]
+    decision: Literal["go", "recalibrate", "blocked"]
     triggers: tuple[str, ...]
     reason: str
     tune: bool = False
@@ -499,17 +541,37 @@ class Valued(Record, frozen=True, kw_only=True, tag="valued"):
     sums: dict[str, dict[str, float]] = {}
 
 
+class Linked(Record, frozen=True, kw_only=True, tag="linked"):
+    """The link from the ML metric to the business metric, estimated over what closed by ``window``'s end.
+
+    ``slope`` is how many standard deviations of the value per prediction one standard deviation of the metric (higher is better) brings,
+    over ``pairs`` comparisons between versions, variants and windows; ``by`` splits it by kind of comparison. PASS: a better metric brings a better
+    value. FAIL: the link is broken (one up, the other down).
+    """
+
+    STEP = "business"
+    window: Window
+    metric: str
+    slope: Estimate
+    pairs: int
+    verdict: Verdict
+    by: dict[str, Estimate] = {}
+    account: str = ""
+
+
 KINDS: tuple[type[Record], ...] = (
     Declared,
     Turned,
     Diagnosed,
     Approved,
+    Stated,
     Charter,
     SchemaFrozen,
     Ingested,
     Blocked,
     Verified,
     CohortClosed,
+    Relabelled,
     Snapshot,
     TrainingSet,
     Tuned,
@@ -525,6 +587,7 @@ KINDS: tuple[type[Record], ...] = (
     Alerted,
     Retraining,
     Valued,
+    Linked,
 )
 
 

@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: Literal["fast", "durable"] = "fast"
     waiting_limit: int = 10_000
     body_limit_bytes: int = 1_048_576
+    alerts: str = ""
 
 
 HELP: dict[str, tuple[str, str]] = {
@@ -50,6 +51,10 @@ HELP: dict[str, tuple[str, str]] = {
     "log": ("fast/durable", "durable: reply when the prediction is on the disk; fast: at once, and a crash takes what waits"),
     "waiting_limit": ("count", "predictions that may wait for the disk before new ones are refused; the most that a crash takes"),
     "body_limit_bytes": ("bytes", "the largest request body"),
+    "alerts": (
+        "URLs",
+        "where alerts go, separated by commas: stdout, file:PATH, https://… (a webhook), smtp://HOST:PORT?from=…&to=…",
+    ),
 }
 
 

@@ -568,6 +568,10 @@ class Retrain:
     ``every`` is the schedule (``None``: never by the clock); ``on`` any of ``decay`` (closed performance is worse than at the gate),
     ``drift`` (inputs moved and stay moved), ``volume`` (closed labels grew by ``growth``); ``cooldown`` the least time between two
     trainings; ``budget`` the most trainings in 365 days.
+
+    ``state`` is ``stateless`` (every training starts anew), ``stateful`` (it goes on from the champion's model, where the recipe can), or
+    ``compare`` (both, and the gate's evidence decides). ``recalibrate`` lets the policy mend scores that are only miscalibrated by fitting the
+    calibration anew instead of training.
     """
 
     every: str | None = "28d"
@@ -575,6 +579,38 @@ class Retrain:
     cooldown: str = "7d"
     growth: float = 1.0
     budget: int | None = None
+    state: Literal["stateless", "stateful", "compare"] = "stateless"
+    recalibrate: bool = True
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """How often Noria may cry wolf, and what people do when it speaks.
+
+    Parameters
+    ----------
+    false_alarms, per:
+        The budget: so many alerts at most in that time while nothing is wrong, over all that is watched together. Every threshold is set from it.
+    severe:
+        The value at stake in a window, in the value's currency, from which an alert pages somebody at once; ``None``: any harm pages.
+    runbooks:
+        What to do, by an alert's name, as text or as the address of a page; alerts without one get Noria's own.
+    """
+
+    false_alarms: float = 1.0
+    per: str = "28d"
+    severe: float | None = None
+    runbooks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the machine learning itself costs, in the value's currency: for each prediction served, label obtained, training, and day of running it all."""
+
+    prediction: float = 0.0
+    label: float = 0.0
+    training: float = 0.0
+    day: float = 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------- the system
@@ -601,6 +637,8 @@ class System:
     rollout: Rollout = Rollout()
     serve: Serve = Serve()
     retrain: Retrain = Retrain()
+    alerts: Alerts = Alerts()
+    costs: Costs = Costs()
     every: str = "1d"
     folder: Path = Path()
 

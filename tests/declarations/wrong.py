@@ -39,6 +39,8 @@ system = nr.System(
     gate=nr.Gate(confidence=95),
     rollout=nr.Rollout(canary=(0.5, 0.1), unit="user", style="bandits", switchback="5h", covariate="loyalty"),
     serve=nr.Serve("partly", confidence=80, fallback="luck", timeout="at once"),
-    retrain=nr.Retrain(on=("decay", "boredom")),
+    retrain=nr.Retrain(on=("decay", "boredom"), state="warm"),
+    alerts=nr.Alerts(false_alarms=0, per="month", severe=-5, runbooks={"decay": " "}),
+    costs=nr.Costs(training=-1),
     every="daily",
 )

@@ -95,10 +95,12 @@ def test_the_import_rule_sees_every_kind_of_import() -> None:
 
 
 PUBLIC = [
+    "Alerts",
     "AtLeast",
     "AtMost",
     "Boosting",
     "Candidate",
+    "Costs",
     "Decide",
     "Estimate",
     "Estimator",
@@ -215,7 +217,10 @@ def test_settings_are_one_table() -> None:
     assert len(HELP) < 40
 
 
-LARGE_FILES: dict[str, str] = {"system.py": "everything a user can declare, with its documentation, on one page"}
+LARGE_FILES: dict[str, str] = {
+    "system.py": "everything a user can declare, with its documentation, on one page",
+    "records.py": "everything the steps exchange, with its documentation, on one page",
+}
 """Files above 600 lines, each with the reason."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from noria.core import Problem, SettingsError, duration
@@ -13,6 +15,7 @@ from noria.system import AtLeast, AtMost, Boosting, Candidate, Estimator, Last, 
 
 OPERATIONAL = ("latency_p99_ms", "bundle_mb")
 TRIGGERS = ("decay", "drift", "volume")
+STATES = ("stateless", "stateful", "compare")
 STYLES = ("canary", "blue-green", "bandit")
 _POLICIES = {
     "expected": ("binary",),
@@ -35,6 +38,8 @@ def check_rules(system: System, predicted: Mapping[str, Any] | None) -> Iterator
     yield from _rollout(system, predicted)
     yield from check_live(system)
     yield from _retrain(system)
+    yield from _alerts(system)
+    yield from _costs(system)
 
 
 def _span(place: str, text: Any, *, positive: bool = True) -> Iterator[Problem]:
@@ -209,3 +214,34 @@ def _retrain(system: System) -> Iterator[Problem]:
         yield Problem("retrain.growth", f"{retrain.growth!r} is no growth", "1.0 is twice the labels")
     if retrain.budget is not None and retrain.budget < 1:
         yield Problem("retrain.budget", f"{retrain.budget!r} trainings a year train nothing", "at least 1, or None")
+    if retrain.state not in STATES:
+        yield Problem("retrain.state", f"{retrain.state!r} is not known", f"one of {', '.join(STATES)}")
+
+
+def _alerts(system: System) -> Iterator[Problem]:
+    alerts = system.alerts
+    yield from _span("alerts.per", alerts.per)
+    if not _positive(alerts.false_alarms):
+        yield Problem(
+            "alerts.false_alarms",
+            f"{alerts.false_alarms!r} is no budget",
+            "a number above 0: so many in `per`; 0.5 is one in twice as long",
+        )
+    if alerts.severe is not None and not _positive(alerts.severe):
+        yield Problem(
+            "alerts.severe", f"{alerts.severe!r} is no value at stake", "an amount above 0 in the value's currency, or None"
+        )
+    for name, text in dict(alerts.runbooks).items():
+        if not isinstance(text, str) or not text.strip():
+            yield Problem(f"alerts.runbooks.{name}", "there is nothing to read", "say what to do, or where it is written")
+
+
+def _costs(system: System) -> Iterator[Problem]:
+    for field in fields(system.costs):
+        amount = getattr(system.costs, field.name)
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+            yield Problem(f"costs.{field.name}", f"{amount!r} is no cost", "an amount in the value's currency, 0 or more")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
