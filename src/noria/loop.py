@@ -210,5 +210,7 @@ def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] 
         chosen = development.choose(home, system, trained)
     if chosen is None:
         return None
+    with home.measurements.span("turn.development.analyse"):
+        development.analyse(home, system, chosen, frames)
     with home.measurements.span("turn.development.gate"):
         return development.gate(home, system, chosen, frames, live.champion, key=gate_key(asked))

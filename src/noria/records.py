@@ -10,7 +10,7 @@ The kinds, by the step that writes them:
 the wheel      Declared, Turned, Diagnosed, Approved, Stated
 scoping        Charter
 data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Relabelled, Snapshot, TrainingSet
-development    Tuned, Trained, TestOpened, Evaluated, Gated
+development    Tuned, Trained, TestOpened, Evaluated, Analysed, Gated
 deployment     Scored, RolloutMoved, Released, Drilled
 monitoring     Monitored, Alerted, Retraining
 business       Valued, Linked
@@ -362,6 +362,37 @@ class Evaluated(Record, frozen=True, kw_only=True, tag="evaluated"):
     daily: dict[str, tuple[float, ...]] = {}
 
 
+class ErrorTag(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a candidate's errors lie: the rows with a tag, their share of all the loss, and the room there is.
+
+    ``room`` is the share of the loss that would go if these rows did as well as the others (``wrong labels``: if they were right), ``act``
+    what would be done about it.
+    """
+
+    tag: str
+    n: int
+    share: float
+    room: Estimate
+    act: str
+
+
+class Analysed(Record, frozen=True, kw_only=True, tag="analysed"):
+    """The error analysis of a candidate, out of sample: tags in the order of the room they leave; fully known only where an interval is.
+
+    ``doubted`` is the share of labels that confident learning doubts: an upper bound, since classes may overlap by nature. ``noise`` is the share shown
+    to be wrong, from groups (a rater, a batch) that disagree more than the others on rows alike; ``groups`` has each one's share.
+    """
+
+    STEP = "development"
+    candidate: str
+    n: int
+    doubted: float
+    noise: Estimate
+    groups: dict[str, Estimate]
+    tags: tuple[ErrorTag, ...]
+    suspects: str = ""
+
+
 class Gated(Record, frozen=True, kw_only=True, tag="gated"):
     """The gate's verdict on a candidate, with every check behind it. ``against`` is the champion's bundle, if there was one."""
 
@@ -578,6 +609,7 @@ KINDS: tuple[type[Record], ...] = (
     Trained,
     TestOpened,
     Evaluated,
+    Analysed,
     Gated,
     Scored,
     RolloutMoved,

@@ -45,7 +45,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("status", "look:status", "Show the wheel: each step's state and since when."),
         Command("report", "look:report", "Write the report as one HTML page."),
         Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
-        Command("labels", "look:labels", "Show how mature the labels are: known, open, closed."),
+        Command("labels", "labels:labels", "Show how mature the labels are, which are doubted; take in corrections."),
         Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),
     ),
 }

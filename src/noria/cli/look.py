@@ -135,44 +135,6 @@ def _diagnoses(entries: list[Entry[Diagnosed]]) -> Any:
     return Group(*trees)
 
 
-def labels(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
-    """Shows how mature the labels are, month by month: asked, closed, labelled, by silence, and how late they came."""
-    from noria.web import facts
-
-    with opened(file, home) as (store, system):
-        until = facts.closed_until(store)
-        rows = facts.maturity(store)
-    rule = {"within": system.label.within, "lateness": system.label.lateness, "cohort": system.every}
-    show({"closed_until": until, "rule": rule, "months": rows}, lambda: _labels(until, rule, rows), as_json=json)
-    return 0
-
-
-def _labels(until: Any, rule: dict[str, str], rows: list[facts.Maturity]) -> Any:
-    from rich.table import Table
-
-    late = "" if rule["lateness"] == "0s" else f" + {rule['lateness']}"
-    title = f"closed until {day(until)}; a cohort of {rule['cohort']} closes {rule['within']}{late} after its end"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="")
-    quantiles = sorted({name for row in rows for name in row.delay})
-    for name in (
-        "asked in",
-        "predictions",
-        "open",
-        "closed",
-        "labelled",
-        "by silence",
-        "mean",
-        *(f"delay {q} (h)" for q in quantiles),
-    ):
-        table.add_column(name, justify="left" if name == "asked in" else "right", header_style="dim")
-    for row in rows:
-        mean = "" if row.mean is None else f"{row.mean:.3f}"
-        delays = [f"{row.delay[q]:.1f}" if q in row.delay else "" for q in quantiles]
-        counts = (row.asked, row.asked - row.closed, row.closed, row.labelled, row.silent)
-        table.add_row(f"{row.start:%Y-%m}", *(f"{count:,}" for count in counts), mean, *delays)
-    return table
-
-
 def trace(
     what: Annotated[str, Parameter(name="ID", help="A prediction's id (KEY@TIME), or a record's id or key.")],
     /,

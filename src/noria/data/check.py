@@ -15,11 +15,11 @@ from noria.core import NoriaError, Problem, Refused, SettingsError, check_name, 
 from noria.data import readers
 from noria.data.checkparts import check_rules
 from noria.data.checksql import check_expressions
-from noria.data.labels import by_pairs, predicted_keys
 from noria.data.readers import Place
 from noria.data.sql import Reader
 from noria.data.times import MONTH
 from noria.features import check_features
+from noria.measure import by_pairs, predicted_keys
 from noria.store.rows import ZONED, delay_of
 from noria.system import Every, Label, Outcome, Request, Source, System
 

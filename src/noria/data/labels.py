@@ -8,7 +8,7 @@ end. Rows that come after that make a new revision of the cohorts whose labels t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ from noria.core import Window, duration, micros, quoted
 from noria.core.window import EPOCH, floor
 from noria.data import given
 from noria.data.times import maturity, next_edge, reach
-from noria.measure import closed_until
+from noria.measure import by_pairs, closed_until, predicted_keys
 from noria.records import CohortClosed, Entry, Ingested, Record, Scored
 from noria.store import Commit, Home
 from noria.store.content import rows_hash
-from noria.system import Every, Label, Outcome, Request, Source, System
+from noria.system import Label, Outcome, Source, System
 from noria.tables import OUTCOMES, PREDICTIONS, QUARANTINE, SOURCE, source_table
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -109,24 +109,6 @@ def _wanted(system: System) -> tuple[Label | Outcome, ...]:
 def _by(system: System, found: Label | Outcome) -> tuple[tuple[str, str], ...]:
     """(column of the predicted row, column of the source) pairs that tie a label to its prediction."""
     return by_pairs(found, predicted_keys(system))
-
-
-def by_pairs(found: Label | Outcome, keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The pairs as declared; without any, the predicted row's key under its own names."""
-    by = found.by
-    if by is None:
-        return tuple((key, key) for key in keys)
-    if isinstance(by, str):
-        return ((by, by),)
-    return tuple(by.items()) if isinstance(by, Mapping) else tuple((name, name) for name in by)
-
-
-def predicted_keys(system: System) -> tuple[str, ...]:
-    """The columns that tell predicted entities apart."""
-    asked = system.predict
-    if isinstance(asked, Request):
-        return (asked.key,) if isinstance(asked.key, str) else tuple(asked.key)
-    return asked.of.keys if isinstance(asked, Every) else asked.keys
 
 
 def _read_of(system: System, columns: Sequence[str], table: Iterable[str]) -> list[str]:

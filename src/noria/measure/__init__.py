@@ -2,6 +2,7 @@
 
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
 from noria.measure.given import Given, given
+from noria.measure.keys import by_pairs, predicted_keys
 from noria.measure.offpolicy import OtherPolicy, other_policy
 from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last, usable
 from noria.measure.profile import Profile, against, distance, profile
@@ -31,6 +32,7 @@ __all__ = [
     "against",
     "blocks_of",
     "bounds",
+    "by_pairs",
     "by_slice",
     "choose",
     "closed",
@@ -46,6 +48,7 @@ __all__ = [
     "outcome_means",
     "parse_policy",
     "policies",
+    "predicted_keys",
     "profile",
     "scored_last",
     "seen",

@@ -1,6 +1,7 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
+from noria.stats.confident import confident_joint, excess_flips, suspects
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
@@ -25,12 +26,14 @@ __all__ = [
     "calibration_test",
     "chi2",
     "compute",
+    "confident_joint",
     "credit",
     "drawn_as_declared",
     "ece",
     "effective_size",
     "estimate",
     "excess",
+    "excess_flips",
     "half_width",
     "hellinger",
     "inflation",
@@ -55,5 +58,6 @@ __all__ = [
     "row_loss",
     "sample_ratio",
     "support",
+    "suspects",
     "wasserstein",
 ]
