@@ -276,12 +276,16 @@ class Decide:
     - ``"human"``: a person decides; the score is advice.
 
     ``explore`` is the share of predictions whose act is drawn at random, ``holdout`` the share of units that are never acted on.
+
+    ``before`` is what is done before the first release: SQL over the predicted row and its features that says whether to act (a number where acts
+    are numbers); without it nothing is done. It is logged as any act is, and the first rollout has to be worth more than it.
     """
 
     policy: str = "act when expected value > 0"
     explore: float = 0.0
     holdout: float = 0.0
     acts: tuple[Any, ...] = (False, True)
+    before: str | None = None
 
 
 @dataclass(frozen=True)

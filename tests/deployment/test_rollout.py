@@ -81,6 +81,27 @@ def test_a_model_that_earns_is_promoted_step_by_step(world: Any) -> None:
     assert abs(paired.estimate.value - 0.25) < 0.1  # acting where x > 1/2 earns E|2x - 1| / 2
 
 
+def test_the_first_release_has_to_be_worth_more_than_what_was_done_before(world: Any) -> None:
+    w = world(decide=nr.Decide(before="z > 0.5"))
+    good = w.bundle("x")
+    begin(w, good)
+    moved = turn_until(w, 1, 40, "full")
+    assert stages(w)[-1] == ("full", 1.0)
+    early = w.home.lake.read("predictions").filter(pl.col("_release") == "")
+    assert early["_act"].to_list() == [float(z > 0.5) for z in early["z"]]
+    assert early["_act_propensity"].unique().to_list() == [1.0]
+    assert early["_score"].null_count() == early.height
+    assert moved
+
+
+def test_a_model_that_decides_as_the_policy_before_has_nothing_to_gain(world: Any) -> None:
+    same = world(decide=nr.Decide(before="x > 0.5"))
+    begin(same, same.bundle("x"))
+    for k in range(1, 12):
+        same.day(day(k))
+    assert stages(same)[-1][0] == "withdrawn"
+
+
 def test_exposure_never_exceeds_the_step(world: Any) -> None:
     w = world(rows_a_day=600)
     begin(w, w.bundle("x"))

@@ -51,6 +51,8 @@ def check_expressions(system: System, schemas: Mapping[str, Schema], predicted: 
             yield from _expression("serve.fallback (rule).expression", fallback.expression, {**asked, **named}, ("number",))
         if covariate is not None:
             yield from _expression("rollout.covariate", covariate, {**asked, **named}, ("number",))
+        if system.decide.before is not None:
+            yield from _expression("decide.before", system.decide.before, {**asked, **named}, ("number", "BOOLEAN"))
 
 
 def _of(schemas: Mapping[str, Schema], source: str) -> Schema | None:

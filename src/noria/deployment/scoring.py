@@ -17,7 +17,7 @@ from noria.core import Window, duration
 from noria.deployment import degrees, routing
 from noria.deployment.bundles import Answers, Bundles, answer
 from noria.deployment.live import History, Live, Rollout, history
-from noria.measure import columns_read, numeric_act
+from noria.measure import before_acts, columns_read, numeric_act
 from noria.records import Entry, Scored
 from noria.system import Every, Last, Seasonal, System
 from noria.tables import PREDICTIONS, SHADOW, TIME
@@ -224,11 +224,14 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles, *, 
     silent = (routed[-1] == "").to_numpy()  # doing nothing answered: there is no score and no act of ours
     open_ = degrees.left_open(system, answered.score, answered.scores)
     none = silent | open_
+    act, chance = np.where(none, np.nan, taken.act), np.where(none | np.isnan(taken.act), np.nan, taken.propensity)
+    if system.decide.before is not None and silent.any():
+        act[silent], chance[silent] = before_acts(bundles.home.engine, system, rows.filter(pl.Series(silent))), 1.0
     frame = rows.with_columns(
         _score=_column(answered.score),
         _scores=_lists(answered.scores, n),
-        _act=_column(np.where(none, np.nan, taken.act)),
-        _act_propensity=_column(np.where(none | np.isnan(taken.act), np.nan, taken.propensity)),
+        _act=_column(act),
+        _act_propensity=_column(chance),
         _review=pl.Series(open_ & degrees.asks(system)),
     ).with_columns(routed)
     shadow = _shadow(live, rows, mine, said, open_)
@@ -332,7 +335,7 @@ def context_columns(system: System, available: list[str]) -> list[str]:
     for recipe in system.recipes:
         if isinstance(recipe, Last | Seasonal):
             wanted |= _names(recipe.by)
-    for text in (system.objective.value.sql, system.label.observed_when, system.rollout.covariate):
+    for text in (system.objective.value.sql, system.label.observed_when, system.rollout.covariate, system.decide.before):
         wanted |= set(columns_read(text)) if text else set()
     return [name for name in available if name in wanted and not name.startswith("_")]
 

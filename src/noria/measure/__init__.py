@@ -1,5 +1,6 @@
 """What several steps measure alike: closed outcomes, decisions and their value, profiles of tables, slices."""
 
+from noria.measure.before import before_acts
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
 from noria.measure.given import Given, given
 from noria.measure.keys import by_pairs, predicted_keys
@@ -30,6 +31,7 @@ __all__ = [
     "SingleAct",
     "act",
     "against",
+    "before_acts",
     "blocks_of",
     "bounds",
     "by_pairs",

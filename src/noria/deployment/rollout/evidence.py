@@ -18,7 +18,7 @@ from noria.deployment.rollout.rules import LATER, UNKNOWN, Evidence, Terms
 from noria.deployment.rollout.software import software
 from noria.deployment.rollout.worth import Floats, numbers, said, worth
 from noria.deployment.routing import NOT_ACTING
-from noria.measure import blocks_of, closed, columns_read
+from noria.measure import before_acts, blocks_of, closed, columns_read
 from noria.system import System
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _twins(home: Home, system: System, rollout: Rollout, span: Window, bundles: 
     loud = closed(home, system, span, columns=columns, shadow_of=rollout.champion)
     loud = loud.filter(pl.col("_release") == rollout.challenger)
     if loud.height:
-        other = _shadowed(system, loud) if rollout.champion is not None else _nothing(loud)
+        other = _shadowed(system, loud) if rollout.champion is not None else _before(system, loud, bundles)
         found.append(_Twins(loud, _answered(system, rollout.challenger, loud, bundles), other, True))
     return found
 
@@ -216,7 +216,7 @@ def _answered(system: System, sha256: str | None, frame: pl.DataFrame, bundles: 
     Where the fallback answered, its act is what the release brought about.
     """
     if sha256 is None:
-        return _nothing(frame)
+        return _before(system, frame, bundles)
     score = numbers(frame["_score"])
     raw = score
     if system.task == "multiclass":
@@ -232,6 +232,11 @@ def _answered(system: System, sha256: str | None, frame: pl.DataFrame, bundles: 
     return act, score
 
 
+def _before(system: System, frame: pl.DataFrame, bundles: Bundles) -> tuple[Floats, Floats]:
+    """What is done before the first release."""
+    return before_acts(bundles.home.engine, system, frame), np.full(frame.height, np.nan)
+
+
 def _nothing(frame: pl.DataFrame) -> tuple[Floats, Floats]:
     return np.full(frame.height, NOT_ACTING), np.full(frame.height, np.nan)
 
@@ -239,7 +244,7 @@ def _nothing(frame: pl.DataFrame) -> tuple[Floats, Floats]:
 def _columns(home: Home, system: System) -> list[str]:
     """The columns of the predictions that valuing, deciding and the covariate need."""
     there = home.lake.schema("predictions") or {}
-    texts = (system.objective.value.sql, system.label.observed_when, system.rollout.covariate)
+    texts = (system.objective.value.sql, system.label.observed_when, system.rollout.covariate, system.decide.before)
     wanted = dict.fromkeys(name for text in texts if text for name in columns_read(text))
     return [*_LOGGED, *(name for name in wanted if name in there and name not in _LOGGED)]
 

@@ -100,6 +100,8 @@ class Ruling:
 
     def __init__(self, system: System, live: Live, bundles: Bundles, names: Sequence[str], ways: Ways) -> None:
         """Raises ``LookupError`` when a bundle that may answer has no short way. ``slow`` are quiet ones without."""
+        if live.champion is None and system.decide.before is not None:
+            raise LookupError("what is done before the first release is SQL")
         self.system, self.live = system, live
         self._guards = micros(guarded_until(system, live.guarded)) if live.guarded is not None else 0
         rollout = live.rollout
