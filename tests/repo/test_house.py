@@ -41,7 +41,8 @@ MAY: dict[str, frozenset[str]] = {
     "loop": WHEEL | {"diagnosis"},
     "replay": WHEEL | {"diagnosis", "loop"},
     "web": WHEEL | {"diagnosis", "loop", "replay"},
-    "cli": WHEEL | {"diagnosis", "loop", "replay", "web"},
+    "story": WHEEL | {"diagnosis", "loop", "replay"},
+    "cli": WHEEL | {"diagnosis", "loop", "replay", "web", "story"},
 }
 """Whom each room may import, itself apart. The order is the order of the data flow."""
 

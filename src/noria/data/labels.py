@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
 import polars as pl
 
 from noria.core import Window, duration, micros, quoted
@@ -19,7 +20,7 @@ from noria.core.window import EPOCH, floor
 from noria.data import given
 from noria.data.times import maturity, next_edge, reach
 from noria.measure import by_pairs, closed_until, predicted_keys
-from noria.records import CohortClosed, Entry, Ingested, Record, Scored
+from noria.records import CohortClosed, Declared, Entry, Ingested, Record, Scored
 from noria.store import Commit, Home
 from noria.store.content import rows_hash
 from noria.system import Label, Outcome, Source, System
@@ -32,7 +33,8 @@ _MICRO = timedelta(microseconds=1)
 def close(home: Home, system: System, now: datetime) -> list[Entry[CohortClosed]]:
     """Closes every cohort that is due, and revises those whose labels late rows have changed, in one transaction.
 
-    Only rows known by ``now`` count. Cohorts without predictions have no record.
+    Only rows known by ``now`` count. Cohorts without predictions have no record. When another label or other outcomes are declared, every closed
+    cohort is revised under the new declaration: labels of two meanings never stand side by side.
     """
     every = duration(system.every)
     done = closed_until(home)
@@ -271,6 +273,8 @@ def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[
     last, seen = home.ledger.latest(CohortClosed), _seen(home)
     assert last is not None
     assert seen is not None
+    if _redefined(home, system, last):
+        return sorted({entry.record.window.end for entry in home.ledger.read(CohortClosed)})
     every = duration(system.every)
     touched: set[datetime] = set()
     edge = done + reach(system)
@@ -285,6 +289,16 @@ def _touched(home: Home, system: System, done: datetime, now: datetime) -> list[
     if _given_since(home):
         touched |= given.touched(home, system, seen, now, done)
     return sorted(touched | _asked_late(home, system, last, every, done))
+
+
+def _redefined(home: Home, system: System, last: Entry[CohortClosed]) -> bool:
+    """Whether the label or the outcomes mean something else than when the newest cohort was closed."""
+    declared = home.ledger.read(Declared)
+    then = [entry.record.spec for entry in declared if entry.seq < last.seq]
+    if not then or not any(entry.seq > last.seq for entry in declared):
+        return False
+    now = system.spec()
+    return any(then[-1].get(part) != msgspec.to_builtins(now[part]) for part in ("label", "outcomes"))
 
 
 def _asked_late(home: Home, system: System, last: Entry[CohortClosed], every: timedelta, done: datetime) -> set[datetime]:

@@ -67,7 +67,7 @@ def due(home: Home, system: System, now: datetime) -> bool:  # noqa: ARG001  eve
 
 
 def charter(home: Home, system: System, now: datetime) -> Entry[Charter] | None:
-    """Writes the charter when it is due; ``None`` when there are not enough closed labels or it is written already.
+    """Writes the charter when it is due; ``None`` when there are not enough closed labels or it is written already. The one before is a parent.
 
     Raises ``DeclarationError`` without a business problem, an owner for each source, a baseline, or with an output of the wrong type.
     """
@@ -79,7 +79,7 @@ def charter(home: Home, system: System, now: datetime) -> Entry[Charter] | None:
     cohorts = len({entry.record.window for entry in entries})
     record = examine(home.engine, system, frame, cohorts=cohorts)
     declared = home.ledger.latest(Declared)
-    parents = [entry.id for entry in (declared, entries[-1]) if entry is not None]
+    parents = [entry.id for entry in (declared, entries[-1], home.ledger.latest(Charter)) if entry is not None]
     return home.commit(record, key=f"charter/{system.id}/{cohorts}", parents=parents)
 
 
