@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noria.cli.common import HomeOption, JsonOption, console, day, load_system
 from noria.core import Conflict, canonical
@@ -55,7 +55,8 @@ class _Days:
     def __init__(self, *, quiet: bool) -> None:
         self._out = console()
         self._live = self._out.is_terminal and not quiet
-        self._quiet, self._status = quiet, None  # type: bool, Any
+        self._quiet = quiet
+        self._status: Any = None
 
     def __enter__(self) -> _Days:
         if not self._quiet:

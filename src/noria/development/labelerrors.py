@@ -62,7 +62,7 @@ class LabelErrors:
                 "chance": np.abs(self.rows.label[places] - self.score[places]).round(6),
             }
         )
-        return pl.concat([shown, self.by[places]], how="horizontal")
+        return pl.concat([shown, self.by[places]], how="horizontal") if self.by.width else shown
 
 
 def label_errors(home: Home, system: System, frames: Frames, columns: tuple[str, ...]) -> LabelErrors | None:

@@ -36,6 +36,7 @@ GO = "retraining/go/"
 BLOCKED = "retraining/blocked/"
 YEAR = timedelta(days=365)
 STALE = timedelta(days=28)
+STATIC, FRESHEST = "superior to baseline", "backtest on the freshest data"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,25 @@ def _triggers(home: Home, system: System, now: datetime, last: Entry[Retraining]
             made.append(Trigger(f"drift: {found.alert}", entry.id))
     if "volume" in policy.on and (grown := _grown(home, last, policy.growth)) is not None:
         made.append(Trigger(grown))
+    made += _outdated(home, system)
     return made
+
+
+def _outdated(home: Home, system: System) -> list[Trigger]:
+    """The trigger when the freshest data refused what the test part had let through, and there is now a whole training set from since then."""
+    gated = home.ledger.latest(Gated)
+    if gated is None or gated.record.verdict is not Verdict.FAIL:
+        return []
+    verdicts = {name: {c.verdict for c in gated.record.checks if c.name == name} for name in (STATIC, FRESHEST)}
+    training = home.ledger.latest(TrainingSet)
+    newest = home.ledger.furthest(CohortClosed, "cohort/")
+    if verdicts[STATIC] != {Verdict.PASS} or Verdict.FAIL not in verdicts[FRESHEST] or training is None or newest is None:
+        return []
+    fresh = next((part.window.start for part in training.record.parts if part.name == "fresh"), None)
+    if fresh is None or newest.record.window.end - fresh < _span_needed(system):
+        return []
+    text = f"backtest: the data since {fresh:%Y-%m-%d} refused the last candidate, and makes a whole training set by now"
+    return [Trigger(text, gated.id, tune=True)]
 
 
 def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
@@ -114,11 +133,16 @@ def _enough(home: Home, system: System) -> bool:
     cohorts = [entry for entry in home.ledger.read(CohortClosed) if entry.record.labelled]
     if not cohorts:
         return False
-    parts, label = system.parts, system.label
     span = max(c.record.window.end for c in cohorts) - min(c.record.window.start for c in cohorts)
+    return span >= _span_needed(system)
+
+
+def _span_needed(system: System) -> timedelta:
+    """How much time the shortest training set takes, gaps and all."""
+    parts, label = system.parts, system.label
     gap = duration(label.within) + duration(label.horizon) + duration(label.lateness)
     lengths = (parts.least, parts.validate, parts.test, parts.fresh)
-    return span >= sum((duration(length) for length in lengths), 3 * gap + duration(system.every))
+    return sum((duration(length) for length in lengths), 3 * gap + duration(system.every))
 
 
 def _never_passed(home: Home) -> bool:

@@ -24,5 +24,5 @@ system = nr.System(
     parts=nr.Parts(train="14d", least="10d", validate="5d", test="7d", fresh="5d"),
     gate=nr.Gate(block="12h", approval=True),
     rollout=nr.Rollout(shadow="7d", canary=(0.1, 0.5), step="2d", unit="slot"),
-    retrain=nr.Retrain(every="40d", on=("decay",), cooldown="5d"),
+    retrain=nr.Retrain(every="120d", on=("decay",), cooldown="5d"),
 )
