@@ -10,7 +10,7 @@ The kinds, by the step that writes them:
 the wheel      Declared, Turned, Diagnosed, Approved, Stated
 scoping        Charter
 data           SchemaFrozen, Ingested, Blocked, Verified, CohortClosed, Relabelled, Snapshot, TrainingSet
-development    Tuned, Trained, TestOpened, Evaluated, Analysed, Gated
+development    Tuned, Trained, TestOpened, Evaluated, Analysed, Gated, Reproduced
 deployment     Scored, RolloutMoved, Released, Drilled
 monitoring     Monitored, Alerted, Retraining
 business       Valued, Linked
@@ -362,6 +362,17 @@ class Evaluated(Record, frozen=True, kw_only=True, tag="evaluated"):
     daily: dict[str, tuple[float, ...]] = {}
 
 
+class Reproduced(Record, frozen=True, kw_only=True, tag="reproduced"):
+    """A candidate was trained again from its training set: PASS when the bundle is the same byte by byte."""
+
+    STEP = "development"
+    candidate: str
+    bundle: str
+    again: str
+    verdict: Verdict
+    says: str
+
+
 class ErrorTag(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a candidate's errors lie: the rows with a tag, their share of all the loss, and the room there is.
 
@@ -611,6 +622,7 @@ KINDS: tuple[type[Record], ...] = (
     Evaluated,
     Analysed,
     Gated,
+    Reproduced,
     Scored,
     RolloutMoved,
     Released,

@@ -42,7 +42,8 @@ MAY: dict[str, frozenset[str]] = {
     "replay": WHEEL | {"diagnosis", "loop"},
     "web": WHEEL | {"diagnosis", "loop", "replay"},
     "story": WHEEL | {"diagnosis", "loop", "replay"},
-    "cli": WHEEL | {"diagnosis", "loop", "replay", "web", "story"},
+    "readiness": STORED,
+    "cli": WHEEL | {"diagnosis", "loop", "replay", "web", "story", "readiness"},
 }
 """Whom each room may import, itself apart. The order is the order of the data flow."""
 

@@ -47,6 +47,9 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
         Command("labels", "labels:labels", "Show how mature the labels are, which are doubted; take in corrections."),
         Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),
+        Command(
+            "readiness", "readiness:readiness", "Compute the ML Test Score from evidence, and what to do for the next point."
+        ),
         Command("story", "story:story", "Tell the thirteen steps on a simulated stream, trap by trap."),
     ),
 }

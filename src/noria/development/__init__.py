@@ -7,6 +7,6 @@ from noria.development.analysis import analyse
 from noria.development.choice import choose
 from noria.development.evaluation import evaluate
 from noria.development.gate import gate
-from noria.development.training import train
+from noria.development.training import reproduce, train
 
-__all__ = ["analyse", "choose", "evaluate", "gate", "train"]
+__all__ = ["analyse", "choose", "evaluate", "gate", "reproduce", "train"]

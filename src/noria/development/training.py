@@ -16,15 +16,15 @@ import numpy as np
 import polars as pl
 
 from noria import measure, stats
-from noria.core import DataFault, digest
+from noria.core import Conflict, DataFault, Verdict, digest
 from noria.development import tuning
 from noria.development.calibrate import repair
 from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
 from noria.development.recipes import Task, fit, names, task_of
 from noria.development.reference import UNSEEN_PARTS, reference, score_profile
 from noria.development.workers import run
-from noria.model import GOLDEN_ROWS, Constant, Model, Spec, pack
-from noria.records import Entry, Trained, TrainingSet, Tuned
+from noria.model import GOLDEN_ROWS, Constant, Model, Spec, load, pack
+from noria.records import Entry, Reproduced, Trained, TrainingSet, Tuned
 from noria.store import Home
 from noria.system import Candidate, Prior, System
 
@@ -73,6 +73,37 @@ def train(
         parents = [entry.id for entry in (training, tuned[name]) if entry is not None]
         found[name] = home.commit(made, key=training_key(training, name), parents=parents)
     return [entry for entry in found.values() if entry is not None]
+
+
+def reproduce(
+    home: Home, system: System, trained: Entry[Trained], training: Entry[TrainingSet], frames: Mapping[str, pl.DataFrame]
+) -> Entry[Reproduced]:
+    """Trains a candidate again with its settings from its training set, and records whether the bundle is the same byte by byte.
+
+    Raises ``Conflict`` when the declaration in force has no such recipe, or another one than it was trained under.
+    """
+    record = trained.record
+    recipe = names(system).get(record.recipe)
+    if recipe is None or training.record.features != feature_plan_of(home, record.bundle):
+        raise Conflict(f"{record.candidate} was trained under another declaration", hint="name the file that it was trained from")
+    desk = _desk(home, system, training, frames)
+    model = run([partial(fit, desk.task, recipe, dict(record.settings), seed_of("trained", training.id))], 1)[0]
+    shared = reference(system, frames, training.record.columns)
+    again = _packed(desk, _spec(desk, record.recipe, recipe, dict(record.settings)), model, shared)
+    same = again.bundle == record.bundle
+    made = Reproduced(
+        candidate=record.candidate,
+        bundle=record.bundle,
+        again=again.bundle,
+        verdict=Verdict.PASS if same else Verdict.FAIL,
+        says="the same byte by byte" if same else f"another bundle, {again.bundle[:12]} instead of {record.bundle[:12]}",
+    )
+    return home.commit(made, key=f"reproduced/{record.bundle}/{home.clock.now().isoformat()}", parents=[trained.id, training.id])
+
+
+def feature_plan_of(home: Home, bundle: str) -> str:
+    """The id of the feature plan that a bundle was trained on."""
+    return str(load(home.artifacts.get(bundle), bundle).spec.hashes.get("features", ""))
 
 
 @dataclass(frozen=True)
