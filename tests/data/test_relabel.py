@@ -44,7 +44,7 @@ def labels(world: Any) -> dict[str, float]:
 
 
 def write(path: Path, *rows: tuple[str, str]) -> Path:
-    path.write_text("id,label,seen by\n" + "".join(f"{id},{label},us\n" for id, label in rows))
+    path.write_text("id,label,seen by\n" + "".join(f"{name},{label},us\n" for name, label in rows))
     return path
 
 
