@@ -46,6 +46,14 @@ class History:
     def release(self) -> str | None:
         return self.outcomes[-1].release if self.outcomes else None
 
+    def value(self, window: Monitored, name: str, subject: str) -> float | None:
+        """The value of a signal of one of the windows of outcomes."""
+        return self._values[id(window)].get((name, subject))
+
+    @cached_property
+    def _values(self) -> dict[int, dict[tuple[str, str], float | None]]:
+        return {id(w): {(s.name, s.subject): s.value for s in reversed(w.signals)} for w in self.outcomes}
+
     @cached_property
     def failing(self) -> dict[str, list[tuple[Monitored, dict[str, list[Signal]]]]]:
         """The windows of the last weeks, each with its failed signals by name; by what they are about."""

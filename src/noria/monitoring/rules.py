@@ -19,7 +19,7 @@ from noria.monitoring.change import CURRENT, EVERY, MEMORY, SPANS, Ordinary, Poi
 from noria.monitoring.facts import Finding, History, drift, persistent
 from noria.monitoring.outcomes import BASE, CHAMPION, LAST, NOTHING
 from noria.monitoring.reference import SCORE
-from noria.monitoring.windows import found, value_of
+from noria.monitoring.windows import found
 from noria.records import Monitored
 from noria.system import AtMost
 
@@ -92,8 +92,8 @@ def _harm(
     return [Finding(*about, "outcome", True, made.raised, made.cleared, made.since, made.size, bound, said)]
 
 
-def _rows(window: Monitored) -> float | None:
-    return value_of(window, "rows", CHAMPION)
+def _rows(history: History, window: Monitored) -> float | None:
+    return history.value(window, "rows", CHAMPION)
 
 
 def decay(history: History) -> list[Finding]:
@@ -111,20 +111,20 @@ def decay(history: History) -> list[Finding]:
     text = f"the release's {what} is {{size}} since {{since}}; from its gate at least {signal.bound:.4g} was expected"
 
     def number(window: Monitored) -> tuple[float | None, float | None]:
-        return value_of(window, kind, CHAMPION), _rows(window)
+        return history.value(window, kind, CHAMPION), _rows(history, window)
 
     everyone = _points(history.outcomes, number)
     fast = budget.share(history.system, "harm fast") / 2
-    given = _tested_as(own[-1], kind)
+    given = _tested_as(history, own[-1], kind)
     return _harm(
         history, ("decay", release[:12]), _points(own, number), signal.bound, text, fast=fast, everyone=everyone, given=given
     )
 
 
-def _tested_as(window: Monitored, kind: str) -> Ordinary | None:
+def _tested_as(history: History, window: Monitored, kind: str) -> Ordinary | None:
     """What a release's windows were like on its test part: ordinary until it has answered for weeks itself."""
-    mean, spread = (value_of(window, f"{kind} {part}", CHAMPION) for part in ("expected", "spread"))
-    rows = _rows(window)
+    mean, spread = (history.value(window, f"{kind} {part}", CHAMPION) for part in ("expected", "spread"))
+    rows = _rows(history, window)
     return None if mean is None or not spread or not rows else Ordinary(mean, spread, weight=rows)
 
 
@@ -133,7 +133,7 @@ def worse_than_last_label(history: History) -> list[Finding]:
     made = []
     for metric in dict.fromkeys((history.system.objective.metric, "accuracy")):
         text = f"saying the same as the last label beats the release in {metric}: the release is {{size}} ahead since {{since}}"
-        made += _harm(history, (BASELINE, LAST), _points(history.outcomes, _ahead(metric, LAST)), 0.0, text)
+        made += _harm(history, (BASELINE, LAST), _points(history.outcomes, _ahead(history, metric, LAST)), 0.0, text)
     return _one(made)
 
 
@@ -141,15 +141,15 @@ def worse_than_base_rate(history: History) -> list[Finding]:
     """Saying the same for every row would have done better."""
     metric = history.system.objective.metric
     text = f"saying the base rate for every row beats the release in {metric}: the release is {{size}} ahead since {{since}}"
-    return _harm(history, (BASELINE, BASE), _points(history.outcomes, _ahead(metric, BASE)), 0.0, text)
+    return _harm(history, (BASELINE, BASE), _points(history.outcomes, _ahead(history, metric, BASE)), 0.0, text)
 
 
 def worse_than_doing_nothing(history: History) -> list[Finding]:
     """The decisions lose money."""
 
     def gain(window: Monitored) -> tuple[float | None, float | None]:
-        own, nothing = value_of(window, "value", CHAMPION), value_of(window, "value", NOTHING)
-        return (None if own is None or nothing is None else own - nothing), _rows(window)
+        own, nothing = history.value(window, "value", CHAMPION), history.value(window, "value", NOTHING)
+        return (None if own is None or nothing is None else own - nothing), _rows(history, window)
 
     text = f"the decisions are worth {{size}} {history.system.objective.value.currency} a prediction against doing nothing since {{since}}"
     return _harm(history, ("value", NOTHING), _points(history.outcomes, gain), 0.0, text)
@@ -162,7 +162,7 @@ def guardrails(history: History) -> list[Finding]:
         most = isinstance(rail, AtMost)
         sign = -1.0 if most else 1.0
         text = f"{rail.metric} is {{size}} since {{since}}; it has to be at {'most' if most else 'least'} {rail.bound:g}"
-        points = _points(history.outcomes, _railed(rail.metric, sign))
+        points = _points(history.outcomes, _railed(history, rail.metric, sign))
         made += _harm(history, ("guardrail", rail.metric), points, sign * rail.bound, f"times -1, {text}" if most else text)
     return made
 
@@ -174,19 +174,19 @@ def miscalibrated(history: History) -> list[Finding]:
     about = ("miscalibrated", SCORE)
     after = history.after(*about)
     own = [w for w in history.outcomes if w.release == history.release and (after is None or w.window.start >= after)]
-    means = [mean for w in own if (mean := value_of(w, "mean", "label")) is not None]
+    means = [mean for w in own if (mean := history.value(w, "mean", "label")) is not None]
     if not means:
         return []
     tolerance = max(0.01, 0.1 * float(np.mean(means)))
     part = budget.share(history.system, "calibration") / 4
     for sign, word in ((1.0, "too high"), (-1.0, "too low")):
-        everyone = _points(history.outcomes, _offset(sign))
-        made = _tested(history, about, _points(own, _offset(sign)), -tolerance, slow=part, fast=part, everyone=everyone)
+        everyone = _points(history.outcomes, _offset(history, sign))
+        made = _tested(history, about, _points(own, _offset(history, sign)), -tolerance, slow=part, fast=part, everyone=everyone)
         if made is not None and made.raised:
             size = _turned(made.size, sign)
             said = f"scores are {word}: labels less scores are {size} on average since {made.since:%Y-%m-%d}"
             return [Finding(*about, "outcome", False, True, False, made.since, size, tolerance, said)]
-    recent = [point.value for point in _points(own, _offset(1.0))][-2 * CURRENT :]
+    recent = [point.value for point in _points(own, _offset(history, 1.0))][-2 * CURRENT :]
     mean = float(np.mean(recent)) if recent else 0.0
     said = f"labels less scores are {mean:.4g} on average; {tolerance:.3g} is allowed"
     size = Estimate(mean, n=len(recent))
@@ -226,7 +226,7 @@ def labels(history: History) -> list[Finding]:
     )
     made: dict[str, Finding] = {}
     for name, kind, sign, more, times, text in texts:
-        points = _points(history.outcomes, _labelled(kind, -sign))
+        points = _points(history.outcomes, _labelled(history, kind, -sign))
         usual = _usual(history, points)
         if usual is None:
             continue
@@ -245,9 +245,9 @@ def labels(history: History) -> list[Finding]:
     return list(made.values())
 
 
-def _labelled(kind: str, sign: float) -> Number:
+def _labelled(history: History, kind: str, sign: float) -> Number:
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        value = value_of(window, kind, "label")
+        value = history.value(window, kind, "label")
         return (None if value is None else sign * value), float(window.n)
 
     return of
@@ -288,28 +288,28 @@ def findings(history: History) -> list[Finding]:
 # --------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _ahead(metric: str, baseline: str) -> Number:
+def _ahead(history: History, metric: str, baseline: str) -> Number:
     """How far the release is ahead of a baseline in a window, higher is better."""
 
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        own, other = value_of(window, metric, CHAMPION), value_of(window, metric, baseline)
-        return (None if own is None or other is None else stats.better(metric) * (own - other)), _rows(window)
+        own, other = history.value(window, metric, CHAMPION), history.value(window, metric, baseline)
+        return (None if own is None or other is None else stats.better(metric) * (own - other)), _rows(history, window)
 
     return of
 
 
-def _railed(metric: str, sign: float) -> Number:
+def _railed(history: History, metric: str, sign: float) -> Number:
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        value = value_of(window, "guardrail", metric)
-        return (None if value is None else sign * value), value_of(window, "guardrail rows", metric)
+        value = history.value(window, "guardrail", metric)
+        return (None if value is None else sign * value), history.value(window, "guardrail rows", metric)
 
     return of
 
 
-def _offset(sign: float) -> Number:
+def _offset(history: History, sign: float) -> Number:
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        value = value_of(window, "offset", SCORE)
-        return (None if value is None else sign * value), _rows(window)
+        value = history.value(window, "offset", SCORE)
+        return (None if value is None else sign * value), _rows(history, window)
 
     return of
 
