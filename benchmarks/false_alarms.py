@@ -186,11 +186,11 @@ def watched(
     return list(opened.values())
 
 
-def false_alarms(world: World, false_per_28: float, worlds: int, seed: int = 0) -> float:
-    """Alerts in 28 windows of quiet worlds."""
+def false_alarms(world: World, false_per_28: float, worlds: int, seed: int = 0, quiet: int = QUIET) -> float:
+    """Alerts in 28 windows of quiet worlds, of which ``quiet`` windows each are counted."""
     system = declared(false_per_28)
-    count = sum(len(watched(world, system, seed + k)) for k in range(worlds))
-    return 28 * count / (worlds * QUIET)
+    count = sum(len(watched(world, system, seed + k, WARM + quiet)) for k in range(worlds))
+    return 28 * count / (worlds * quiet)
 
 
 def delays(world: World, size: float, worlds: int, false_per_28: float = 1.0) -> Floats:

@@ -29,7 +29,7 @@ class Message:
         made = EmailMessage()
         made["Subject"] = " ".join(self.subject.split())
         made["From"], made["To"] = sender, ", ".join(receivers)
-        made["Date"], made["Message-ID"] = self.date, f"<{self.id}@noria>"
+        made["Date"], made["Message-ID"] = self.date, f"<{self.id[:32]}@noria>"
         made["Auto-Submitted"] = "auto-generated"
         made.set_content(self.text)
         return made
