@@ -379,6 +379,32 @@ def test_ack_signs_an_open_alert(noria: Any, copy: Path) -> None:
     assert "0 open alerts begin with" in noria("ack", "nothing", "--file", copy).err
 
 
+def test_a_muted_alert_says_until_when(noria: Any, copy: Path) -> None:
+    (alert,) = noria("status", copy, "--json").json["alerts"]
+    asked = ("ack", alert["alert"], "--by", "ada", "--note", "known", "--at", "2020-01-19T01:00", "--file", copy)
+    assert "is no length of time" in noria(*asked, "--mute", "0d").err
+    done = noria(*asked, "--mute", "7d")
+    assert done.out.startswith("muted until 2020-01-26 01:00 by ada: ")
+    assert noria("turn", copy, "--at", "2020-01-19T02:00").code == 0
+    (muted,) = noria("status", copy, "--json").json["alerts"]
+    assert (muted["state"], muted["muted_until"]) == ("muted", "2020-01-26T01:00:00Z")
+
+
+def test_alerts_are_not_sent_of_history_and_a_wrong_channel_is_said(
+    noria: Any, copy: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("NORIA_ALERTS", f"file:{tmp_path / 'alerts.jsonl'}")
+    assert noria("turn", copy, "--at", "2020-01-19T06:00").code == 0
+    assert not (tmp_path / "alerts.jsonl").exists()
+    assert noria("status", copy, "--json").json["sending"] == [
+        {"to": f"file:{tmp_path / 'alerts.jsonl'}", "sent": 0, "waiting": 0, "error": ""}
+    ]
+    monkeypatch.setenv("NORIA_ALERTS", "pigeon://loft")
+    wrong = noria("turn", copy, "--at", "2020-01-19T07:00")
+    assert wrong.code != 0
+    assert "is no channel" in wrong.err
+
+
 def test_approve_signs_a_gate_by_its_key(noria: Any, copy: Path) -> None:
     key = noria("gate", copy, "--json").json["key"]
     assert "already rolled out" in noria("approve", "--file", copy).err

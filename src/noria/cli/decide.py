@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -23,7 +24,7 @@ from noria.cli.common import (
     person,
     show,
 )
-from noria.core import Conflict, NotFound, SystemClock, Verdict
+from noria.core import Conflict, NotFound, SettingsError, SystemClock, Verdict, duration
 from noria.records import Approved, Entry, Gated, Record, Released, RolloutMoved
 from noria.settings import read_settings
 
@@ -134,6 +135,7 @@ def ack(
     *,
     by: ByOption = None,
     note: NoteOption = "",
+    mute: Annotated[str | None, Parameter(help="Send nothing of it for so long, for example 7d, unless it becomes harm.")] = None,
     at: AtOption = None,
     file: FileOption = DEFAULT_FILE,
     home: HomeOption = None,
@@ -142,16 +144,21 @@ def ack(
     """Acknowledges an open alert: somebody has seen it. The next turn notes it; it stays until its cause is gone."""
     from noria.web import facts
 
+    length = duration(mute) if mute is not None else None
+    if length is not None and length <= timedelta(0):
+        raise SettingsError(f"--mute {mute} is no length of time", hint='write for example "7d"')
     with opened(file, home, at=at, owner="ack") as (store, _):
         found = [entry for entry in facts.open_alerts(store) if entry.record.alert.startswith(alert)]
         if len(found) != 1:
             names = ", ".join(entry.record.alert for entry in (found or facts.open_alerts(store))) or "none"
             raise NotFound(f"{len(found)} open alerts begin with {alert!r}", hint=f"open alerts: {names}")
         last = found[0].record
-        signed = Approved(subject=last.alert, by=person(by), note=note)
+        until = store.clock.now() + length if length is not None else None
+        signed = Approved(subject=last.alert, by=person(by), note=note, until=until)
         number = store.ledger.count(Approved, prefix=f"approved/{last.alert}/")
         entry = store.commit(signed, key=f"approved/{last.alert}/{number:04d}", parents=[found[0].id])
-    show(entry, lambda: f"acknowledged by {signed.by}: {last.message}", as_json=json)
+    done = f"muted until {day(signed.until)}" if signed.until is not None else "acknowledged"
+    show(entry, lambda: f"{done} by {signed.by}: {last.message}", as_json=json)
     return 0
 
 

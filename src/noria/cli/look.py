@@ -9,9 +9,11 @@ from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Unavailable
-from noria.records import Diagnosed, Entry
+from noria.records import Alerted, Diagnosed, Entry
+from noria.settings import read_settings
 
 if TYPE_CHECKING:
+    from noria.monitoring.outbox import Standing
     from noria.web import facts
 
 _MARK = {"good": "[green]●[/]", "bad": "[red]●[/]", "unsure": "[yellow]●[/]", "waiting": "[dim]○[/]"}
@@ -19,6 +21,8 @@ _MARK = {"good": "[green]●[/]", "bad": "[red]●[/]", "unsure": "[yellow]●[/
 
 def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
     """Shows the wheel: each step's state and since when, open alerts, and the arrow back when a diagnosis stands."""
+    from noria.monitoring.channels import channels
+    from noria.monitoring.outbox import standings
     from noria.web import facts
     from noria.web.service import served
 
@@ -26,6 +30,7 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
         state = facts.wheel(store, system)
         alerts = facts.open_alerts(store)
         service = served(store, system)
+        sending = standings(store, channels(read_settings().alerts))
     data = {
         "wheel": state,
         "service": service,
@@ -36,15 +41,41 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
                 "since": a.record.since,
                 "harm": a.record.harm,
                 "state": a.record.state,
+                "severity": a.record.severity,
+                "slice": a.record.slice,
+                "cost": a.record.cost,
+                "with": a.record.with_it,
+                "runbook": a.record.runbook,
+                "muted_until": a.record.muted_until,
             }
             for a in alerts
         ],
+        "sending": [{"to": s.name, "sent": s.sent, "waiting": s.waiting, "error": s.error} for s in sending],
     }
-    show(data, lambda: _status(state, alerts, service.lines() if service else []), as_json=json)
+    show(data, lambda: _status(state, alerts, service.lines() if service else [], _sending(sending)), as_json=json)
     return 0
 
 
-def _status(state: facts.Wheel, alerts: list[Any], service: list[str]) -> Any:
+def _sending(sending: list[Standing]) -> list[str]:
+    """One line for each channel that something waits for."""
+    return [f"{one.waiting} wait for {one.name}" + (f": {one.error}" if one.error else "") for one in sending if one.waiting]
+
+
+def _alert(record: Alerted) -> str:
+    """One open alert: how urgent, what it says, what it costs, and how it is called."""
+    from rich.markup import escape
+
+    mark = {"page": "[red]page[/] ", "ticket": "[yellow]ticket[/] ", "": "[red]harm[/] " if record.harm else ""}.get(
+        record.severity, ""
+    )
+    extra = [f"on {record.slice}"] if record.slice else []
+    extra += [f"costs {record.cost.value:.4g} a window"] if record.cost is not None and record.cost.value is not None else []
+    extra += [f"with {', '.join(record.with_it)}"] if record.with_it else []
+    extra += [f"since {day(record.since)}", record.alert]
+    return f"  {mark}{escape(record.message)} [dim]{escape(', '.join(extra))}[/]"
+
+
+def _status(state: facts.Wheel, alerts: list[Any], service: list[str], sending: list[str]) -> Any:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -62,10 +93,10 @@ def _status(state: facts.Wheel, alerts: list[Any], service: list[str]) -> Any:
         )
     if alerts:
         parts.append("\n[bold]Open alerts[/]")
-        parts += [
-            f"  {'[red]harm[/] ' if a.record.harm else ''}{escape(a.record.message)} [dim]since {day(a.record.since)}, {escape(a.record.alert)}[/]"
-            for a in alerts
-        ]
+        parts += [_alert(a.record) for a in alerts]
+    if sending:
+        parts.append("\n[bold]Alerts that could not be sent yet[/]")
+        parts += [f"  {escape(line)}" for line in sending]
     if service:
         parts.append("\n[bold]Service[/]")
         parts += [f"  {escape(line)}" for line in service]

@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 def turn(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: HomeOption = None, json: JsonOption = False) -> int:
     """Does what is due now, once: ingests, scores, closes cohorts, watches, accounts, trains and moves the rollout as needed."""
     from noria import loop
+    from noria.monitoring.channels import channels
+    from noria.monitoring.outbox import deliver, prepare
 
+    given = channels(read_settings().alerts, json=json)
     with opened(file, home, at=at, owner="turn", create=True) as (store, system):
+        prepare(store, given)
         done = loop.turn(store, system)
+        for wrong in deliver(store, system, given):
+            print(f"an alert could not be sent ({wrong}); the next turn tries again", file=sys.stderr)
     data = {"at": done.at, "did": done.did, "stopped": done.stopped, "reason": done.reason, "hint": done.hint}
     show(data, lambda: _turned(done), as_json=json)
     return 1 if done.stopped else 0

@@ -37,7 +37,10 @@ def is_symptom(entry: Entry[Record]) -> bool:
 
 
 def _known(home: Home, entry: Entry[Record]) -> bool:
-    """Whether this is the continuation of a failure that was diagnosed already: the same source failing the same tests."""
+    """Whether this is the continuation of what was diagnosed already: the same source failing the same tests, the same alert's harm."""
+    if isinstance(entry.record, Alerted):
+        alert = entry.record.alert
+        return any(e.seq < entry.seq and e.record.alert == alert and e.record.harm for e in home.ledger.read(Alerted))
     if not isinstance(entry.record, Verified):
         return False
     newest = [e for e in home.ledger.read(Verified, newest=32) if e.record.source == entry.record.source and e.seq < entry.seq]

@@ -61,7 +61,9 @@ def _closed(home: Home, system: System, window: Window) -> pl.DataFrame:
 def _labels(system: System, cohort: CohortClosed, frame: pl.DataFrame, last: pl.Series) -> list[Signal]:
     """How many labels there are, their mean, and how they follow one another."""
     share = cohort.labelled / cohort.n if cohort.n else None
-    made = [_outcome("labelled", "label", share), _outcome("mean", "label", cohort.mean)]
+    silent = cohort.silent / cohort.labelled if cohort.labelled else None
+    made = [_outcome("labelled", "label", share), _outcome("silent", "label", silent), _outcome("mean", "label", cohort.mean)]
+    made.append(_outcome("delay p90 hours", "label", cohort.delay.get("p90")))
     if system.task == "binary":
         made += [_outcome("pairs", cell, n) for cell, n in pairs(_numbers(frame["_label"]), _numbers(last)).items()]
     return made
@@ -96,7 +98,7 @@ def _performance(home: Home, system: System, release: str, frame: pl.DataFrame, 
         made += _metrics(system, rows, past)
     else:
         made += _classes(home, system, release, rows)
-    made.append(_lead(home, system, release, past, made))
+    made += _lead(home, system, release, past, made)
     return made + _value(home, system, frame)
 
 
@@ -130,8 +132,11 @@ def _metrics(system: System, rows: pl.DataFrame, past: Sequence[Monitored]) -> l
     return made
 
 
-def _lead(home: Home, system: System, release: str, past: Sequence[Monitored], made: Sequence[Signal]) -> Signal:
-    """How far the release is ahead of the base rate (or, without one, its plain metric, higher is better); bounded by its gate."""
+def _lead(home: Home, system: System, release: str, past: Sequence[Monitored], made: Sequence[Signal]) -> list[Signal]:
+    """How far the release is ahead of the base rate (or, without one, its plain metric, higher is better); bounded by its gate.
+
+    With it what was ordinary on its test part: the mean and the standard deviation of a window.
+    """
     metric = system.objective.metric
     own, base = found(made, metric, CHAMPION), found(made, metric, BASE)
     sign = stats.better(metric)
@@ -139,9 +144,17 @@ def _lead(home: Home, system: System, release: str, past: Sequence[Monitored], m
     if value is not None:
         value = sign * (value - base.value) if base is not None and base.value is not None else sign * value
     name = "lead" if base is not None else "level"
-    before = next((found(r.signals, name, CHAMPION) for r in reversed(past) if r.release == release), None)
-    bound = before.bound if before is not None else standard(home, system, release, relative=name == "lead")
-    return Signal(name, CHAMPION, "outcome", number(value), bound, Verdict.NOT_MEASURED)
+    before = next((r for r in reversed(past) if r.release == release and found(r.signals, name, CHAMPION)), None)
+    if before is not None:
+        old = found(before.signals, name, CHAMPION)
+        bound = old.bound if old is not None else None
+        mean, spread = (value_of(before, f"{name} {part}", CHAMPION) for part in ("expected", "spread"))
+    else:
+        bound, mean, spread = standard(home, system, release, relative=name == "lead")
+    signals = [Signal(name, CHAMPION, "outcome", number(value), bound, Verdict.NOT_MEASURED)]
+    if mean is not None and spread is not None:
+        signals += [_outcome(f"{name} expected", CHAMPION, mean), _outcome(f"{name} spread", CHAMPION, spread)]
+    return signals
 
 
 def _guardrails(system: System, label: Floats, score: Floats, act: Floats, weight: Floats) -> list[Signal]:

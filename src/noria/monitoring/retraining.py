@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from noria.core import Verdict, digest, duration
-from noria.monitoring.alerts import open_alerts
-from noria.monitoring.rules import PERFORMANCE
+from noria.monitoring.alerts import harms, open_alerts
+from noria.monitoring.grouping import members
 from noria.records import (
     Alerted,
     Approved,
@@ -90,9 +90,9 @@ def _triggers(home: Home, system: System, now: datetime, last: Entry[Retraining]
         found = entry.record
         if found.alert in used:
             continue
-        if "decay" in policy.on and found.harm and found.name in PERFORMANCE:
+        if "decay" in policy.on and harms(found):
             made.append(Trigger(f"decay: {found.alert}", entry.id, tune=found.alert not in ever))
-        elif "drift" in policy.on and found.name == "drift":
+        elif "drift" in policy.on and any(name == "drift" for name, _ in members(found)):
             made.append(Trigger(f"drift: {found.alert}", entry.id))
     if "volume" in policy.on and (grown := _grown(home, last, policy.growth)) is not None:
         made.append(Trigger(grown))

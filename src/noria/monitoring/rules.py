@@ -1,116 +1,36 @@
 """The rules that turn windows into alerts: pure functions of the last windows, in one visible list.
 
-Two kinds. *Harm* is judged by a sequential test on the closed windows: a confidence sequence is begun at every seventh window, and harm is
-found when any of the running ones excludes the bound (a change is detected by sequences started all along: Shekhar and Ramdas
-2023, "Reducing sequential change detection to sequential estimation"), provided that the last seven windows are beyond it too.
-*Facts* (drift, volume) are found when so many of the last few windows failed. Both clear later than they open.
+*Harm* is judged on the closed windows by a slow test and a fast one (``change``). *Facts* (drift, volume, what the estimates before the
+labels say) are found when so many of the last few windows failed, or one failed grossly (``facts``). All clear later than they open. What
+each may raise when nothing is wrong is its part of the declared budget (``budget``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
 
 import numpy as np
 
 from noria import stats
 from noria.core import Estimate, Verdict, duration
-from noria.core.window import EPOCH
+from noria.monitoring import budget
+from noria.monitoring.change import CURRENT, EVERY, MEMORY, SPANS, Ordinary, Point, Sequel, began, below, ordinary, sudden
+from noria.monitoring.facts import Finding, History, drift, persistent
 from noria.monitoring.outcomes import BASE, CHAMPION, LAST, NOTHING
 from noria.monitoring.reference import SCORE
-from noria.monitoring.windows import found, value_of
-from noria.records import Monitored, Signal
-from noria.system import AtMost, System
+from noria.monitoring.windows import found
+from noria.records import Monitored
+from noria.system import AtMost
 
-ERROR = 0.02
-MEMORY = 56
-EVERY = 7
-CURRENT = 7
-DRIFT = (5, 7)
-SOON = (2, 3)
+__all__ = ["CURRENT", "MEMORY", "Finding", "History", "Point", "below", "findings"]
+
 BASELINE = "worse than baseline"
+RECALL = MEMORY + SPANS[-1]
+LINK = "metric link"
 Number = Callable[[Monitored], tuple[float | None, float | None]]
-SHIFTS = {"js": "drift", "missing": "missing values", "unseen": "unseen values"}
 
-
-@dataclass(frozen=True)
-class History:
-    """The last windows of traffic and of outcomes, oldest first; ``after`` tells when (name, subject) was last resolved."""
-
-    system: System
-    traffic: Sequence[Monitored]
-    outcomes: Sequence[Monitored]
-    after: Callable[[str, str], datetime | None]
-
-    @property
-    def release(self) -> str | None:
-        return self.outcomes[-1].release if self.outcomes else None
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a rule says of one subject now: whether an alert is to be opened (``raised``), or an open one resolved (``cleared``)."""
-
-    name: str
-    subject: str
-    level: str
-    harm: bool
-    raised: bool
-    cleared: bool
-    since: datetime
-    size: Estimate
-    bound: float | None
-    message: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """One window's number: its time, how many rows it rests on."""
-
-    start: datetime
-    end: datetime
-    value: float
-    weight: float
-
-
-# --------------------------------------------------------------------------------------------------------- sequential
-
-
-@dataclass(frozen=True)
-class Sequel:
-    """The outcome of the sequential test: ``size`` is the mean since ``since``."""
-
-    raised: bool
-    cleared: bool
-    since: datetime
-    size: Estimate
-
-
-def below(points: Sequence[Point], bound: float, every: timedelta, *, error: float = ERROR) -> Sequel | None:
-    """Whether the mean of the windows' numbers has gone below ``bound``; ``None`` without a window.
-
-    It is over when the mean of the last 7 windows and that of the last 14 are back, so that one good week does not end it.
-
-    The false alarms of this rule are counted by simulation in ``tests/monitoring/test_rules.py``.
-    """
-    points = [point for point in points if np.isfinite(point.value) and point.weight > 0][-MEMORY:]
-    if not points:
-        return None
-    values, weights = np.array([p.value for p in points]), np.array([p.weight for p in points])
-    recent = float(np.average(values[-CURRENT:], weights=weights[-CURRENT:]))
-    size, since = Estimate(recent, n=min(CURRENT, len(points))), points[max(0, len(points) - CURRENT)].start
-    raised = False
-    for place, point in enumerate(points):
-        if place and ((point.end - EPOCH) // every) % EVERY:
-            continue
-        made = stats.mean_sequence(values[place:], error=error, block_weights=weights[place:])
-        if made.below(bound):
-            size, since, raised = made, point.start, recent < bound
-            break
-    longer = float(np.average(values[-2 * CURRENT :], weights=weights[-2 * CURRENT :]))
-    cleared = not raised and len(points) >= CURRENT and min(recent, longer) >= bound
-    return Sequel(raised, cleared, since, size)
+# --------------------------------------------------------------------------------------------------------------- harm
 
 
 def _points(windows: Iterable[Monitored], of: Number) -> list[Point]:
@@ -122,19 +42,58 @@ def _points(windows: Iterable[Monitored], of: Number) -> list[Point]:
     return made
 
 
-def _harm(history: History, about: tuple[str, str], points: Sequence[Point], bound: float, text: str) -> list[Finding]:
-    """The finding of the sequential test ``about`` (name, subject); ``text`` takes ``{size}`` and ``{since}``."""
-    name, subject = about
-    after = history.after(name, subject)
-    made = below([p for p in points if after is None or p.start >= after], bound, duration(history.system.every))
+def _usual(history: History, points: Sequence[Point], given: Ordinary | None = None) -> Ordinary | None:
+    """What is ordinary: the windows before the last four, those of past harm apart where enough others are left."""
+    before = points[: -SPANS[-1]]
+    sound = [p for p in before if not any(start < p.end and p.start < end for start, end in history.faulty)]
+    return ordinary(sound) or ordinary(before) or given
+
+
+def _tested(
+    history: History, about: tuple[str, str], own: Sequence[Point], bound: float, *,
+    slow: float, fast: float, everyone: Sequence[Point] | None = None, given: Ordinary | None = None,
+) -> Sequel | None:  # fmt: skip
+    """Both tests on the windows since ``about`` was last resolved; ``slow`` and ``fast`` are their false alarms in a window.
+
+    ``everyone`` are the windows of every release: what is ordinary is seen from them too.
+    """
+    after, every = history.after(*about), duration(history.system.every)
+    points = [p for p in own if after is None or p.start >= after]
+    made = below(points, bound, every, error=budget.sequence_error(slow, EVERY))
+    if made is None:
+        return None
+    usual = _usual(history, everyone if everyone is not None else own, given)
+    quick = sudden(points, bound, usual, rate=fast)
+    if quick is not None and quick.raised and not made.raised:
+        made = quick
+    if not made.raised or made.size.value is None:
+        return made
+    good = usual.mean if usual is not None and usual.mean > bound else bound
+    since = began(points, good, made.size.value)
+    return made if since is None or not made.raised else replace(made, since=since)
+
+
+def _parts(history: History) -> tuple[float, float]:
+    """What one of the harm rules may raise in a window, slow and fast; decay has half of the fast part, since all faults go through it."""
+    rules = 5 + len(history.system.objective.guardrails)
+    return budget.share(history.system, "harm slow") / rules, budget.share(history.system, "harm fast") / 2 / (rules - 1)
+
+
+def _harm(
+    history: History, about: tuple[str, str], points: Sequence[Point], bound: float, text: str, *,
+    fast: float | None = None, everyone: Sequence[Point] | None = None, given: Ordinary | None = None,
+) -> list[Finding]:  # fmt: skip
+    """The finding of both tests ``about`` (name, subject); ``text`` takes ``{size}`` and ``{since}``."""
+    slow, part = _parts(history)
+    made = _tested(history, about, points, bound, slow=slow, fast=part if fast is None else fast, everyone=everyone, given=given)
     if made is None:
         return []
     said = text.format(size=made.size, since=f"{made.since:%Y-%m-%d}")
-    return [Finding(name, subject, "outcome", True, made.raised, made.cleared, made.since, made.size, bound, said)]
+    return [Finding(*about, "outcome", True, made.raised, made.cleared, made.since, made.size, bound, said)]
 
 
-def _rows(window: Monitored) -> float | None:
-    return value_of(window, "rows", CHAMPION)
+def _rows(history: History, window: Monitored) -> float | None:
+    return history.value(window, "rows", CHAMPION)
 
 
 def decay(history: History) -> list[Finding]:
@@ -150,8 +109,23 @@ def decay(history: History) -> list[Finding]:
     metric = history.system.objective.metric
     what = f"lead over the base rate in {metric}" if kind == "lead" else f"{metric}, signed so that higher is better,"
     text = f"the release's {what} is {{size}} since {{since}}; from its gate at least {signal.bound:.4g} was expected"
-    points = _points(own, lambda window: (value_of(window, kind, CHAMPION), _rows(window)))
-    return _harm(history, ("decay", release[:12]), points, signal.bound, text)
+
+    def number(window: Monitored) -> tuple[float | None, float | None]:
+        return history.value(window, kind, CHAMPION), _rows(history, window)
+
+    everyone = _points(history.outcomes, number)
+    fast = budget.share(history.system, "harm fast") / 2
+    given = _tested_as(history, own[-1], kind)
+    return _harm(
+        history, ("decay", release[:12]), _points(own, number), signal.bound, text, fast=fast, everyone=everyone, given=given
+    )
+
+
+def _tested_as(history: History, window: Monitored, kind: str) -> Ordinary | None:
+    """What a release's windows were like on its test part: ordinary until it has answered for weeks itself."""
+    mean, spread = (history.value(window, f"{kind} {part}", CHAMPION) for part in ("expected", "spread"))
+    rows = _rows(history, window)
+    return None if mean is None or not spread or not rows else Ordinary(mean, spread, weight=rows)
 
 
 def worse_than_last_label(history: History) -> list[Finding]:
@@ -159,7 +133,7 @@ def worse_than_last_label(history: History) -> list[Finding]:
     made = []
     for metric in dict.fromkeys((history.system.objective.metric, "accuracy")):
         text = f"saying the same as the last label beats the release in {metric}: the release is {{size}} ahead since {{since}}"
-        made += _harm(history, (BASELINE, LAST), _points(history.outcomes, _ahead(metric, LAST)), 0.0, text)
+        made += _harm(history, (BASELINE, LAST), _points(history.outcomes, _ahead(history, metric, LAST)), 0.0, text)
     return _one(made)
 
 
@@ -167,15 +141,15 @@ def worse_than_base_rate(history: History) -> list[Finding]:
     """Saying the same for every row would have done better."""
     metric = history.system.objective.metric
     text = f"saying the base rate for every row beats the release in {metric}: the release is {{size}} ahead since {{since}}"
-    return _harm(history, (BASELINE, BASE), _points(history.outcomes, _ahead(metric, BASE)), 0.0, text)
+    return _harm(history, (BASELINE, BASE), _points(history.outcomes, _ahead(history, metric, BASE)), 0.0, text)
 
 
 def worse_than_doing_nothing(history: History) -> list[Finding]:
     """The decisions lose money."""
 
     def gain(window: Monitored) -> tuple[float | None, float | None]:
-        own, nothing = value_of(window, "value", CHAMPION), value_of(window, "value", NOTHING)
-        return (None if own is None or nothing is None else own - nothing), _rows(window)
+        own, nothing = history.value(window, "value", CHAMPION), history.value(window, "value", NOTHING)
+        return (None if own is None or nothing is None else own - nothing), _rows(history, window)
 
     text = f"the decisions are worth {{size}} {history.system.objective.value.currency} a prediction against doing nothing since {{since}}"
     return _harm(history, ("value", NOTHING), _points(history.outcomes, gain), 0.0, text)
@@ -188,7 +162,7 @@ def guardrails(history: History) -> list[Finding]:
         most = isinstance(rail, AtMost)
         sign = -1.0 if most else 1.0
         text = f"{rail.metric} is {{size}} since {{since}}; it has to be at {'most' if most else 'least'} {rail.bound:g}"
-        points = _points(history.outcomes, _railed(rail.metric, sign))
+        points = _points(history.outcomes, _railed(history, rail.metric, sign))
         made += _harm(history, ("guardrail", rail.metric), points, sign * rail.bound, f"times -1, {text}" if most else text)
     return made
 
@@ -197,106 +171,98 @@ def miscalibrated(history: History) -> list[Finding]:
     """The mean score and the mean label have parted, by more than a tenth of the label's mean: a fact that deciding pays for."""
     if history.system.task != "binary":
         return []
-    name, every = "miscalibrated", duration(history.system.every)
-    after = history.after(name, SCORE)
+    about = ("miscalibrated", SCORE)
+    after = history.after(*about)
     own = [w for w in history.outcomes if w.release == history.release and (after is None or w.window.start >= after)]
-    means = [mean for w in own if (mean := value_of(w, "mean", "label")) is not None]
+    means = [mean for w in own if (mean := history.value(w, "mean", "label")) is not None]
     if not means:
         return []
     tolerance = max(0.01, 0.1 * float(np.mean(means)))
+    part = budget.share(history.system, "calibration") / 4
     for sign, word in ((1.0, "too high"), (-1.0, "too low")):
-        made = below(_points(own, _offset(sign)), -tolerance, every)
+        everyone = _points(history.outcomes, _offset(history, sign))
+        made = _tested(history, about, _points(own, _offset(history, sign)), -tolerance, slow=part, fast=part, everyone=everyone)
         if made is not None and made.raised:
             size = _turned(made.size, sign)
             said = f"scores are {word}: labels less scores are {size} on average since {made.since:%Y-%m-%d}"
-            return [Finding(name, SCORE, "outcome", False, True, False, made.since, size, tolerance, said)]
-    recent = [point.value for point in _points(own, _offset(1.0))][-2 * CURRENT :]
+            return [Finding(*about, "outcome", False, True, False, made.since, size, tolerance, said)]
+    recent = [point.value for point in _points(own, _offset(history, 1.0))][-2 * CURRENT :]
     mean = float(np.mean(recent)) if recent else 0.0
     said = f"labels less scores are {mean:.4g} on average; {tolerance:.3g} is allowed"
     size = Estimate(mean, n=len(recent))
-    return [Finding(name, SCORE, "outcome", False, False, abs(mean) < tolerance, own[-1].window.start, size, tolerance, said)]
+    return [Finding(*about, "outcome", False, False, abs(mean) < tolerance, own[-1].window.start, size, tolerance, said)]
 
 
-# --------------------------------------------------------------------------------------------------------- k of m windows
+# -------------------------------------------------------------------------------------------------------------- labels
 
 
-def _persistent(
-    history: History, windows: Sequence[Monitored], name: str, subject: str, level: str, *,
-    failing: Callable[[Monitored], list[Signal]], rule: tuple[int, int], harm: bool, says: Callable[[Signal, datetime], str],
-) -> list[Finding]:  # fmt: skip
-    """Found when at least k of the last m windows failed; cleared when all of the last k did not."""
-    k, m = rule
-    after = history.after(name, subject)
-    last = [window for window in windows[-m:] if after is None or window.window.start >= after]
-    hits = [(window, failing(window)) for window in last]
-    failed = [(window, signals) for window, signals in hits if signals]
-    cleared = len(hits) >= k and not any(signals for _, signals in hits[-k:])
-    if not failed:
-        since = last[-1].window.start if last else EPOCH
-        said = f"{name} of {subject}: back within bounds"
-        return [Finding(name, subject, level, harm, False, cleared, since, Estimate(None), None, said)]
-    since = failed[0][0].window.start
-    worst = max(failed[-1][1], key=lambda signal: (_over(signal), signal.subject))
-    size = Estimate(worst.value, n=len(failed))
-    return [Finding(name, subject, level, harm, len(failed) >= k, cleared, since, size, worst.bound, says(worst, since))]
-
-
-def drift(history: History) -> list[Finding]:
-    """Columns of a source have moved and stay moved: a fact, not harm. One alert for each source, since that is where faults come from."""
-    sources = {feature.name: feature.source for feature in history.system.flat_features} | {SCORE: SCORE}
-    made = []
-    for source in dict.fromkeys(sources.values()):
-        columns = {name for name, of in sources.items() if of == source}
-        for signal_name, name in SHIFTS.items():
-
-            def failing(window: Monitored, kind: str = signal_name, mine: set[str] = columns) -> list[Signal]:
-                return [s for s in window.signals if s.name == kind and s.subject in mine and s.verdict is Verdict.FAIL]
-
-            def says(worst: Signal, since: datetime, what: str = name, of: str = source) -> str:
-                return f"{what} in {of}: {worst.subject} is at {worst.value:.3g} since {since:%Y-%m-%d}; ordinary windows stay below {worst.bound:.3g}"
-
-            level = "prediction" if source == SCORE else "feature"
-            made += _persistent(history, history.traffic, name, source, level, failing=failing, rule=DRIFT, harm=False, says=says)
-    return made
-
-
-def label_shift(history: History) -> list[Finding]:
-    """The label's mean has left its reference and stays away."""
-
-    def failing(window: Monitored) -> list[Signal]:
-        return [s for s in window.signals if s.name == "shift" and s.subject == "label" and s.verdict is Verdict.FAIL]
-
-    def says(worst: Signal, since: datetime) -> str:
-        return f"the label's mean is {worst.value:.3g} away from its reference since {since:%Y-%m-%d}; ordinary windows stay within {worst.bound:.3g}"
-
-    return _persistent(history, history.outcomes, "drift", "label", "outcome", failing=failing, rule=DRIFT, harm=False, says=says)
-
-
-def operation(history: History) -> list[Finding]:
-    """Volume outside its own past, rows scored late, rows that could not be scored (harm: somebody got no answer)."""
-    texts = {
-        "rows": (
-            "volume",
-            "{0:.0f} predictions were asked in a window since {1:%Y-%m-%d}; the last 28 windows allow for {2:.0f}",
+def labels(history: History) -> list[Finding]:
+    """Labels stay away (fewer than usual, or more by silence than usual), or come later than usual."""
+    texts = (
+        (
+            "labels missing",
+            "labelled",
+            -1.0,
+            0.1,
+            1.0,
+            "{value:.1%} of the rows have a label since {since}; {usual:.1%} is ordinary",
         ),
-        "late": ("late scoring", "{0:.1%} of the rows were scored late since {1:%Y-%m-%d}; {2:.0%} is allowed"),
-        "refused": ("refused", "{0:.1%} of the rows could not be scored since {1:%Y-%m-%d}; {2:.0%} is allowed"),
-    }
-    made = []
-    for kind, (name, text) in texts.items():
+        (
+            "labels missing",
+            "silent",
+            1.0,
+            0.1,
+            1.0,
+            "{value:.1%} of the labels are there by silence since {since}; {usual:.1%} is ordinary",
+        ),
+        (
+            "labels late",
+            "delay p90 hours",
+            1.0,
+            0.0,
+            1.5,
+            "nine labels in ten are known after {value:.3g} hours since {since}; {usual:.3g} is ordinary",
+        ),
+    )
+    made: dict[str, Finding] = {}
+    for name, kind, sign, more, times, text in texts:
+        points = _points(history.outcomes, _labelled(history, kind, -sign))
+        usual = _usual(history, points)
+        if usual is None:
+            continue
+        after = history.after(name, "label")
+        fresh = [p for p in points if after is None or p.start >= after]
+        bound = min(times * usual.mean, usual.mean - more) if sign > 0 else usual.mean - more
+        tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)
+        if tested is None:
+            continue
+        last = [p.value for p in fresh[-SPANS[-1] :]]
+        cleared = not tested.raised and len(last) >= SPANS[-1] and min(last) >= bound
+        said = text.format(value=-sign * (tested.size.value or 0.0), usual=-sign * usual.mean, since=f"{tested.since:%Y-%m-%d}")
+        size = _turned(tested.size, -sign)
+        one = Finding(name, "label", "outcome", False, tested.raised, cleared, tested.since, size, -sign * bound, said)
+        made[name] = _one([made[name], one])[0] if name in made else one
+    return list(made.values())
 
-        def failing(window: Monitored, of: str = kind) -> list[Signal]:
-            signal = found(window.signals, of, "volume")
-            return [signal] if signal is not None and signal.verdict is Verdict.FAIL and window.release is not None else []
 
-        def says(worst: Signal, since: datetime, said: str = text) -> str:
-            return said.format(worst.value, since, worst.bound)
+def _labelled(history: History, kind: str, sign: float) -> Number:
+    def of(window: Monitored) -> tuple[float | None, float | None]:
+        value = history.value(window, kind, "label")
+        return (None if value is None else sign * value), float(window.n)
 
-        harm = kind == "refused"
-        made += _persistent(
-            history, history.traffic, name, "traffic", "operation", failing=failing, rule=SOON, harm=harm, says=says
-        )
-    return made
+    return of
+
+
+def metric_link(history: History) -> list[Finding]:
+    """A better metric does not bring a better value any more: what is optimised is not what is wanted."""
+    link = history.link
+    if link is None:
+        return []
+    raised = link.verdict is Verdict.FAIL
+    said = (
+        f"one standard deviation of {link.metric} brings {link.slope} of the value per prediction, over {link.pairs} comparisons"
+    )
+    return [Finding(LINK, link.metric, "outcome", False, raised, not raised, link.window.start, link.slope, 0.0, said)]
 
 
 RULES: tuple[Callable[[History], list[Finding]], ...] = (
@@ -306,14 +272,11 @@ RULES: tuple[Callable[[History], list[Finding]], ...] = (
     worse_than_doing_nothing,
     guardrails,
     miscalibrated,
+    labels,
+    metric_link,
     drift,
-    label_shift,
-    operation,
+    persistent,
 )
-COVERED = {
-    ("decay", ""): ((BASELINE, LAST), (BASELINE, BASE)),
-    (BASELINE, BASE): ((BASELINE, LAST),),
-}
 PERFORMANCE = ("decay", BASELINE, "value", "guardrail")
 
 
@@ -325,28 +288,28 @@ def findings(history: History) -> list[Finding]:
 # --------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _ahead(metric: str, baseline: str) -> Number:
+def _ahead(history: History, metric: str, baseline: str) -> Number:
     """How far the release is ahead of a baseline in a window, higher is better."""
 
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        own, other = value_of(window, metric, CHAMPION), value_of(window, metric, baseline)
-        return (None if own is None or other is None else stats.better(metric) * (own - other)), _rows(window)
+        own, other = history.value(window, metric, CHAMPION), history.value(window, metric, baseline)
+        return (None if own is None or other is None else stats.better(metric) * (own - other)), _rows(history, window)
 
     return of
 
 
-def _railed(metric: str, sign: float) -> Number:
+def _railed(history: History, metric: str, sign: float) -> Number:
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        value = value_of(window, "guardrail", metric)
-        return (None if value is None else sign * value), value_of(window, "guardrail rows", metric)
+        value = history.value(window, "guardrail", metric)
+        return (None if value is None else sign * value), history.value(window, "guardrail rows", metric)
 
     return of
 
 
-def _offset(sign: float) -> Number:
+def _offset(history: History, sign: float) -> Number:
     def of(window: Monitored) -> tuple[float | None, float | None]:
-        value = value_of(window, "offset", SCORE)
-        return (None if value is None else sign * value), _rows(window)
+        value = history.value(window, "offset", SCORE)
+        return (None if value is None else sign * value), _rows(history, window)
 
     return of
 
@@ -368,7 +331,3 @@ def _turned(size: Estimate, sign: float) -> Estimate:
     low = None if size.high is None else -size.high
     high = None if size.low is None else -size.low
     return Estimate(-size.value, low, high, size.n)
-
-
-def _over(signal: Signal) -> float:
-    return abs(signal.value or 0.0) / signal.bound if signal.bound else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +23,34 @@ PAST = 28
 TINY = 1e-15
 
 
-def standard(home: Home, system: System, release: str, *, relative: bool) -> float | None:
-    """The least mean that a release's windows have to keep, in units of the metric with higher better; ``None`` when unknown.
+class Promise(NamedTuple):
+    """What a release did on the blocks of its test part: the least mean to keep, the mean, the standard deviation of a block."""
 
-    It is the lower end of the interval of what the release did on its test part, less the gate's margin of that gain. ``relative``
+    bound: float | None
+    mean: float | None
+    spread: float | None
+
+
+def standard(home: Home, system: System, release: str, *, relative: bool) -> Promise:
+    """What a release's windows have to keep, in units of the metric with higher better; ``None`` for what is unknown.
+
+    The bound is the lower end of the interval of what the release did on its test part, less the gate's margin of that gain. ``relative``
     takes the gain over the base rate of the 28 windows before each window, so that a season in which everything is harder to
     predict is no decay.
     """
     metric = system.objective.metric
-    evaluated = _evaluated(home, release)
+    evaluated = evaluated_of(home, release)
     daily = evaluated.daily if evaluated is not None else {}
     values = np.asarray(daily.get(metric, ()), float)
     if len(values) < 2:
-        return None
+        return Promise(None, None, None)
     sizes = np.asarray(daily.get("n", ()), float)
     sizes = sizes if len(sizes) == len(values) else np.ones(len(values))
     sign = stats.better(metric)
     if relative:
         base = _base_of_blocks(home, system, release, daily.get("block", ()), len(values))
         if base is None:
-            return None
+            return Promise(None, None, None)
         values = values - base
     keep = np.isfinite(values)
     made = stats.block_mean(
@@ -51,7 +60,10 @@ def standard(home: Home, system: System, release: str, *, relative: bool) -> flo
         confidence=system.gate.confidence,
         least=system.gate.blocks,
     )
-    return _bound(made, system.gate.margin)
+    windows = duration(system.gate.block) == duration(system.every) and keep.sum() >= system.gate.blocks
+    spread = float(f"{np.std(values[keep], ddof=1):.9g}") if windows else None
+    mean = None if made.value is None else float(f"{made.value:.9g}")
+    return Promise(_bound(made, system.gate.margin), mean, spread)
 
 
 def _base_of_blocks(home: Home, system: System, release: str, blocks: Sequence[float], count: int) -> Floats | None:
@@ -71,7 +83,8 @@ def _bound(made: Estimate, margin: float) -> float | None:
     return float(f"{made.low - margin * abs(made.value):.9g}")
 
 
-def _evaluated(home: Home, release: str) -> Evaluated | None:
+def evaluated_of(home: Home, release: str) -> Evaluated | None:
+    """What the bundle did on its test part, as it was evaluated before its gate."""
     trained = _trained(home, release)
     if trained is None:
         return None

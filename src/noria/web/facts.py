@@ -314,8 +314,10 @@ def events(home: Home) -> list[Event]:
         found.append(
             (ask.seq, Event(ask.at, "training", title, says, "good" if ask.record.decision == "go" else "unsure", ask.id))
         )
+    said: set[tuple[str, bool]] = set()
     for alert in home.ledger.read(Alerted):
-        if alert.record.state == "open":
+        if alert.record.state == "open" and (alert.record.alert, alert.record.harm) not in said:
+            said.add((alert.record.alert, alert.record.harm))
             tone = "bad" if alert.record.harm else "unsure"
             found.append(
                 (
@@ -358,6 +360,8 @@ def alert_spans(home: Home) -> list[Span]:
             spans[alert.alert] = Span(name, alert.since, None, alert.harm, alert.message, entry.id)
         elif alert.state == "resolved":
             spans[alert.alert] = msgspec.structs.replace(known, end=entry.at)
+        elif alert.state == "open":
+            spans[alert.alert] = msgspec.structs.replace(known, name=name, harm=alert.harm, says=alert.message, record=entry.id)
     return list(spans.values())
 
 

@@ -1,0 +1,345 @@
+"""One fault is one alert; how bad it is; who is told; and what the budget and the tests promise, counted."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import norm
+
+import noria as nr
+from noria import monitoring
+from noria.core import Estimate, Verdict, Window
+from noria.monitoring import budget, facts
+from noria.monitoring.change import Point, began, limit, ordinary, sudden
+from noria.monitoring.facts import History, persistent
+from noria.monitoring.grouping import RANKS, Part, belongs, members, rank
+from noria.monitoring.severity import anchor, runbook, severity, worst_slice
+from noria.records import Alerted, Approved, Monitored, Signal, Turned
+
+ROOT = Path(__file__).resolve().parents[2]
+DAY = timedelta(days=1)
+START = datetime(2021, 1, 1, tzinfo=UTC)
+
+
+def points(values: Any) -> list[Point]:
+    return [Point(START + k * DAY, START + (k + 1) * DAY, float(v), 100.0) for k, v in enumerate(values)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- budget
+
+
+def test_the_parts_are_the_whole() -> None:
+    assert sum(budget.SHARES.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rule", [(1, 1), (2, 2), (2, 3), (5, 7)])
+@pytest.mark.parametrize("running", [0.0, 0.4])
+def test_how_often_a_rule_begins_is_what_a_long_run_shows(rule: tuple[int, int], running: float) -> None:
+    random = np.random.default_rng(3)
+    p, n = 0.2, 300_000
+    u = random.random(n)
+    stay, come = p + (1 - p) * running, p * (1 - running)
+    beyond = np.zeros(n, bool)
+    for place in range(1, n):
+        beyond[place] = u[place] < (stay if beyond[place - 1] else come)
+    counts = np.convolve(beyond, np.ones(rule[1]), "valid")[: n - rule[1] + 1]
+    begins = float(np.mean((counts[1:] >= rule[0]) & (counts[:-1] < rule[0])))
+    assert budget.begins(p, rule, running) == pytest.approx(begins, rel=0.05)
+    assert budget.begins(budget.window_error(0.004, rule, running), rule, running) == pytest.approx(0.004, rel=0.01)
+
+
+def test_rare_values_follow_the_tail() -> None:
+    random = np.random.default_rng(0)
+    beyond = [
+        float(np.mean(np.exp(random.normal(0, 0.3, 4000)) > budget.rare(np.exp(random.normal(0, 0.3, 60)), 0.01)))
+        for _ in range(60)
+    ]
+    assert 0.001 < np.mean(beyond) < 0.012
+    assert np.isnan(budget.rare(np.ones(10), 0.01))
+
+
+# ----------------------------------------------------------------------------------------------------------------- tests
+
+
+def test_the_limit_of_normal_windows_is_that_of_a_prediction_interval() -> None:
+    """Independent normal windows and a long reference: the normal quantile, as for a Shewhart chart."""
+    values = np.random.default_rng(1).normal(0, 1, 4000)
+    usual = ordinary(points(values))
+    assert usual is not None
+    for span in (2, 4):
+        expected = norm.isf(0.01) / np.sqrt(span)
+        assert limit(usual, 0.01, span) == pytest.approx(expected, rel=0.06)
+    assert limit(usual, 0.01, 1) > norm.isf(0.01)  # a single window is never taken to be light-tailed
+    assert ordinary(points(values[:13])) is None
+
+
+@pytest.mark.parametrize(("kind", "most"), [("normal", 0.6), ("autocorrelated", 0.8), ("heavy", 2.0)])
+def test_the_fast_test_keeps_its_part_and_finds_large_falls_in_two_windows(kind: str, most: float) -> None:
+    random, rate, runs, length = np.random.default_rng(7), 0.003, 60, 100
+    beginnings, soon = 0, []
+    for _ in range(runs):
+        noise = random.standard_t(4, length + 2) / np.sqrt(2) if kind == "heavy" else random.normal(0, 1, length + 2)
+        if kind == "autocorrelated":
+            for k in range(1, len(noise)):
+                noise[k] = 0.3 * noise[k - 1] + np.sqrt(0.91) * noise[k]
+        everything = points(noise)
+        before = False
+        for n in range(44, length, 1):
+            usual = ordinary(everything[n - 44 : n - 4])
+            made = sudden(everything[n - 4 : n], 9.0, usual, rate=rate)
+            assert made is not None
+            beginnings += made.raised and not before
+            before = made.raised
+        usual = ordinary(everything[length - 56 : length - 4])
+        noise[length:] -= 5
+        fallen = points(noise)
+        told = [sudden(fallen[:n][-4:], 9.0, usual, rate=rate) for n in (length + 1, length + 2)]
+        soon.append(any(made is not None and made.raised for made in told))
+    assert beginnings / (runs * (length - 44)) <= most * rate
+    assert np.mean(soon) >= (0.8 if kind == "heavy" else 0.93)
+
+
+def test_a_fall_that_stays_above_what_is_allowed_is_none() -> None:
+    random = np.random.default_rng(2)
+    usual = ordinary(points(random.normal(1, 0.1, 40)))
+    low = points([0.3, 0.3])
+    assert sudden(low, 0.2, usual, rate=0.003).raised is False  # type: ignore[union-attr]
+    assert sudden(low, 0.4, usual, rate=0.003).raised is True  # type: ignore[union-attr]
+    assert sudden(low, 0.4, None, rate=0.003) is None
+
+
+def test_when_a_change_began() -> None:
+    random = np.random.default_rng(4)
+    missed = []
+    for _ in range(40):
+        values = np.concatenate([random.normal(1, 0.3, 30), random.normal(0, 0.3, 12)])
+        at = began(points(values), 1.0, 0.0)
+        assert at is not None
+        missed.append(abs((at - START) / DAY - 30))
+    assert np.mean(missed) < 0.5
+    assert max(missed) <= 3
+    assert began(points(values), 0.0, 1.0) is None
+
+
+# -------------------------------------------------------------------------------------------------------------- grouping
+
+
+def part(name: str, subject: str = "x", day: int = 0, source: str = "") -> Part:
+    return Part(name, subject, START + day * DAY, source)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "one"),
+    [
+        (part("source late", "weather", 0, "weather"), part("missing values", "weather", 2, "weather"), True),
+        (part("missing values", "weather", 0, "weather"), part("drift", "weather", 1, "weather"), True),
+        (part("missing values", "weather", 0, "weather"), part("missing values", "schedule", 1, "schedule"), False),
+        (part("drift", "weather", 0, "weather"), part("drift", "schedule", 1, "schedule"), True),
+        (part("drift", "weather", 0, "weather"), part("drift", "score", 3), True),
+        (part("drift", "weather", 0, "weather"), part("decay", "r", 5), True),
+        (part("drift", "weather", 0, "weather"), part("decay", "r", 20), False),
+        (part("latency", "service"), part("drift", "weather", 1, "weather"), False),
+        (part("latency", "service"), part("errors", "service", 1), True),
+        (part("labels missing", "label"), part("decay", "r", 1), True),
+        (part("labels missing", "label"), part("drift", "weather", 1, "weather"), False),
+        (part("worse than baseline", "last label"), part("decay", "r", 40), True),
+        (part("drift", "weather", 0, "weather"), part("unseen values", "weather", 40, "weather"), True),
+    ],
+)
+def test_what_is_one_fault(first: Part, second: Part, one: bool) -> None:
+    assert belongs(second, [first], DAY) is one
+
+
+def test_every_alert_has_a_rank_and_a_runbook() -> None:
+    """The page has a section for each name that a rule can give, and for no other."""
+    names = {watch.name for watch in facts.WATCHES} | set(facts.SHIFTS)
+    names |= {
+        "labels missing",
+        "labels late",
+        "metric link",
+        "miscalibrated",
+        "decay",
+        "worse than baseline",
+        "guardrail",
+        "value",
+    }
+    assert names == set(RANKS)
+    sections = re.findall(r"^### (.+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
+    assert set(sections) == names
+    assert len({anchor(name) for name in sections}) == len(sections)
+    assert rank(part("drift", "weather")) < rank(part("drift", "score")) < rank(part("decay"))
+
+
+# ----------------------------------------------------------------------------------------------------------------- facts
+
+
+def test_each_signal_of_the_contract_leads_to_its_alert(told: Any) -> None:
+    """Two failed windows in a row raise what is named after them, and five good ones clear it."""
+    expected = {
+        ("domain", "inputs", "feature"): ("inputs moved together", "inputs"),
+        ("regions", "inputs", "feature"): ("unseen regions", "inputs"),
+        ("label shift", "label", "prediction"): ("label shift", "label"),
+        ("expected", "log_loss", "prediction"): ("expected performance", "log_loss"),
+        ("diversity", "acts", "prediction"): ("diversity", "acts"),
+        ("fallbacks", "volume", "operation"): ("fallbacks", "traffic"),
+        ("latency p99 ms", "service", "operation"): ("latency", "service"),
+        ("errors", "service", "operation"): ("errors", "service"),
+        ("rows", "sensor", "input"): ("source volume", "sensor"),
+        ("freshness hours", "sensor", "input"): ("source late", "sensor"),
+        ("duplicates", "sensor", "input"): ("duplicates", "sensor"),
+        ("quarantined", "sensor", "input"): ("quarantined", "sensor"),
+        ("rows", "volume", "operation"): ("volume", "traffic"),
+        ("concept", "loss given x", "outcome"): ("concept change", "label"),
+        ("slice", "kind=a", "outcome"): ("slice", "kind"),
+    }
+    for (name, subject, level), about in expected.items():
+
+        def record(k: int, verdict: Verdict, name: str = name, subject: str = subject, level: str = level) -> Monitored:
+            signal = Signal(name, subject, level, 1.1, 1.0, verdict)  # type: ignore[arg-type]
+            place = "outcomes" if level == "outcome" else "traffic"
+            window = Window(START + k * DAY, START + (k + 1) * DAY)
+            return Monitored(window=window, about=place, release="r", n=9, signals=(signal,))
+
+        def said(windows: list[Monitored], level: str = level) -> list[Any]:
+            outcome = level == "outcome"
+            history = History(told.declaration(), [] if outcome else windows, windows if outcome else [], lambda *_: None)
+            return [f for f in persistent(history) if f.raised or f.cleared]
+
+        failing = [record(k, Verdict.PASS) for k in range(5)] + [record(k, Verdict.FAIL) for k in (5, 6)]
+        [finding] = [f for f in said(failing) if f.raised]
+        assert (finding.name, finding.subject) == about
+        assert finding.since == START + 5 * DAY
+        assert not [f for f in said(failing[:-1]) if f.raised]
+        assert not [f for f in said([record(k, Verdict.NOT_ENOUGH_DATA) for k in range(7)]) if f.raised]
+    assert finding.slice == "kind=a"
+
+
+def test_a_gross_window_is_enough(told: Any) -> None:
+    def history(value: float) -> History:
+        signal = Signal("missing", "y", "feature", value, 0.02, Verdict.FAIL)
+        window = Window(START, START + DAY)
+        return History(
+            told.declaration(),
+            [Monitored(window=window, about="traffic", release="r", n=9, signals=(signal,))],
+            [],
+            lambda *_: None,
+        )
+
+    assert [f.name for f in facts.drift(history(0.5)) if f.raised] == ["missing values"]
+    assert not [f for f in facts.drift(history(0.07)) if f.raised]  # 3.5 bounds, but a tenth of the rows is asked for
+
+
+# ------------------------------------------------------------------------------------------------------ severity, signing
+
+
+def test_severity_goes_by_the_value_at_stake(told: Any) -> None:
+    plain, severe = told.declaration(), told.declaration(alerts=nr.Alerts(severe=100.0))
+    small, large = Estimate(40.0, 30.0, 50.0, 9), Estimate(400.0, 300.0, 500.0, 9)
+    assert severity(plain, "decay", harm=True, lost=small) == "page"
+    assert severity(severe, "decay", harm=True, lost=small) == "ticket"
+    assert severity(severe, "decay", harm=True, lost=large) == "page"
+    assert severity(severe, "decay", harm=True, lost=None) == "page"
+    assert severity(plain, "drift", harm=False, lost=None) == "note"
+    assert severity(plain, "drift", harm=False, lost=small) == "ticket"
+    assert severity(severe, "drift", harm=False, lost=large) == "page"
+    assert severity(plain, "source late", harm=False, lost=None) == "ticket"
+    assert runbook(plain, "worse than baseline") == "docs/runbooks.md#worse-than-baseline"
+    assert runbook(told.declaration(alerts=nr.Alerts(runbooks={"decay": "call Ada"})), "decay") == "call Ada"
+
+
+def test_the_slice_where_the_loss_grew_is_named(begin: Any, told: Any) -> None:
+    system = told.declaration(objective=replace(told.declaration().objective, slices=["kind"]))
+    story = begin(system)
+    story.tell(told.World(), 14)
+    story.release(told.World())
+    story.tell(told.World(), 14)
+    since = story.now
+    story.tell(told.World(), 7)
+    assert worst_slice(story.home, system, since, story.now) == ""
+    for frame, k in zip(story.kept[-7:], range(7), strict=True):  # labels of kind "a" are turned round
+        turned = frame.with_columns(pl.when(pl.col("kind") == "a").then(1 - pl.col("_label")).otherwise("_label").alias("_label"))
+        story.close(turned, Window(since + k * DAY, since + (k + 1) * DAY), 1)
+    assert worst_slice(story.home, system, since, story.now) == "kind=a"
+
+
+def turn(story: Any) -> list[Alerted]:
+    monitoring.watch(story.home, story.system, story.now)
+    made = monitoring.alert(story.home, story.system, story.clock.now())
+    story.home.commit(Turned(did=("monitoring",)), key=f"turn/{story.clock.now().isoformat()}")
+    return [entry.record for entry in made]
+
+
+def test_a_fact_that_becomes_harm_is_the_same_alert_and_pages(begin: Any, told: Any) -> None:
+    """The inputs move at once, the labels turn two days later: one alert, headed by the drift, that turns into a page."""
+    story = begin()
+    story.tell(told.World(rows=240), 34)
+    story.release(told.World())
+    turn(story)
+    made = []
+    for world, days in ((told.World(rows=240, x_mean=-1.2), 2), (told.World(rows=240, x_mean=-1.2, slope=-1.5, base=-0.5), 5)):
+        for _ in range(days):
+            story.tell(world)
+            made += turn(story)
+    opened = made[0]
+    assert (opened.name, opened.subject, opened.harm, opened.severity) == ("drift", "asked", False, "note")
+    mine = [a for a in made if a.alert == opened.alert]
+    assert (mine[-1].harm, mine[-1].severity, mine[-1].state) == (True, "page", "open")
+    assert "decay" in {name for name, _ in members(mine[-1])}
+    assert mine[-1].cost is not None
+    assert {a.alert for a in made if a.harm} == {opened.alert}
+
+
+def test_a_mute_ends_by_itself(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(), 34)
+    story.release(told.World())
+    turn(story)
+    story.tell(told.World(refused=0.2), 2)
+    [opened] = turn(story)
+    until = story.clock.now() + 2 * DAY
+    story.home.commit(Approved(subject=opened.alert, by="ada", note="known", until=until), key=f"approved/{opened.alert}/0000")
+    [muted] = turn(story)
+    assert (muted.state, muted.muted_until, muted.message) == (
+        "muted",
+        until,
+        f"muted until {until:%Y-%m-%d %H:%M} by ada: known",
+    )
+    assert turn(story) == []
+    story.tell(told.World(refused=0.2), 1)
+    assert turn(story) == []
+    story.tell(told.World(refused=0.2), 1)
+    [back] = turn(story)
+    assert (back.state, back.muted_until, back.message) == ("open", None, opened.message)
+    assert monitoring.open_alerts(story.home)[0].record.alert == opened.alert
+
+
+# ------------------------------------------------------------------------------------------------------------ simulation
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Any:
+    spec = importlib.util.spec_from_file_location("false_alarms", ROOT / "benchmarks" / "false_alarms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["false_alarms"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quiet_worlds_stay_within_the_budget(simulation: Any) -> None:
+    """The fast form of ``benchmarks/false_alarms.py``: 3 worlds of 28 windows, a budget of two in 28."""
+    assert np.mean([simulation.false_alarms(world, 2.0, 1, seed=40, quiet=28) for world in simulation.WORLDS[1:4]]) <= 2.0
+
+
+def test_a_large_fall_has_an_alert_within_two_windows(simulation: Any) -> None:
+    assert np.mean(simulation.delays(simulation.WORLDS[0], 6.0, 3) <= 2) == 1
