@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,36 @@ def declaration() -> nr.System:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=256)
+def _ordinary(seed: int, day: int, n: int) -> dict[str, pl.DataFrame]:
+    random = np.random.default_rng([seed, day])
+    start = START + day * DAY
+    hours = np.arange(24)
+    weights = 0.2 + np.exp(-(((hours - 15) / 4) ** 2))
+    hour = random.choice(hours, n, p=weights / weights.sum())
+    seconds = np.sort(hour * 3600 + random.integers(1, 3600, n))
+    at = pl.Series([start + timedelta(seconds=int(s)) for s in seconds], dtype=ZONED)
+    order = [f"o{day:03d}{i:04d}" for i in range(n)]
+    carrier = random.choice(list(CARRIERS), n, p=list(CARRIERS.values()))
+    orders = pl.DataFrame({"order": order, "at": at, "station": random.choice(STATIONS, n), "carrier": carrier, "size": random.gamma(2.0, 1.0, n)})  # fmt: skip
+    drift = 8 * np.sin(day / 58)
+    weather = pl.concat(
+        pl.DataFrame(
+            {
+                "station": [name] * 24,
+                "hour": pl.Series([start + int(h) * HOUR for h in hours], dtype=ZONED),
+                "temp": 60 + drift + 9 * np.sin((hours - 9) / 24 * 2 * np.pi) + random.normal(0, 3) + random.normal(0, 1, 24),
+                "wind": random.gamma(4.0, 2.5, 24),
+            }
+        )
+        for name in STATIONS
+    )
+    delay = random.normal(20, 12, n) + 6 * orders["size"].to_numpy()
+    after = random.uniform(0.5, 3.5, n)
+    results = pl.DataFrame({"order": order, "at": pl.Series([t + timedelta(hours=float(h)) for t, h in zip(at, after, strict=True)], dtype=ZONED), "delay": delay})  # fmt: skip
+    return {"orders": orders, "weather": weather, "results": results}
+
+
 @dataclass
 class River:
     """A home, and what flows into it: ``flow`` makes the days, each source changed by ``faults`` from ``onset`` on."""
@@ -87,32 +118,7 @@ class River:
 
     def rows(self, day: int) -> dict[str, pl.DataFrame]:
         """What each source brings of a day, before any fault."""
-        random = np.random.default_rng([self.seed, day])
-        start = START + day * DAY
-        hours = np.arange(24)
-        weights = 0.2 + np.exp(-(((hours - 15) / 4) ** 2))
-        hour = random.choice(hours, self.a_day, p=weights / weights.sum())
-        seconds = np.sort(hour * 3600 + random.integers(1, 3600, self.a_day))
-        at = pl.Series([start + timedelta(seconds=int(s)) for s in seconds], dtype=ZONED)
-        order = [f"o{day:03d}{i:04d}" for i in range(self.a_day)]
-        carrier = random.choice(list(CARRIERS), self.a_day, p=list(CARRIERS.values()))
-        orders = pl.DataFrame({"order": order, "at": at, "station": random.choice(STATIONS, self.a_day), "carrier": carrier, "size": random.gamma(2.0, 1.0, self.a_day)})  # fmt: skip
-        drift = 8 * np.sin(day / 58)
-        weather = pl.concat(
-            pl.DataFrame(
-                {
-                    "station": [name] * 24,
-                    "hour": pl.Series([start + int(h) * HOUR for h in hours], dtype=ZONED),
-                    "temp": 60 + drift + 9 * np.sin((hours - 9) / 24 * 2 * np.pi) + random.normal(0, 3) + random.normal(0, 1, 24),
-                    "wind": random.gamma(4.0, 2.5, 24),
-                }
-            )
-            for name in STATIONS
-        )
-        delay = random.normal(20, 12, self.a_day) + 6 * orders["size"].to_numpy()
-        after = random.uniform(0.5, 3.5, self.a_day)
-        results = pl.DataFrame({"order": order, "at": pl.Series([t + timedelta(hours=float(h)) for t, h in zip(at, after, strict=True)], dtype=ZONED), "delay": delay})  # fmt: skip
-        return {"orders": orders, "weather": weather, "results": results}
+        return _ordinary(self.seed, day, self.a_day)
 
     def flow(self) -> River:
         """Everything as it would lie there at ``now``."""

@@ -52,7 +52,7 @@ def test_a_sensor_that_stands_still(river: Any) -> None:
 
 def test_a_sensor_that_moves_less_stands_not_still(river: Any) -> None:
     def calmer(rows: pl.DataFrame, day: int, random: np.random.Generator) -> pl.DataFrame:
-        return rows.with_columns(pl.col("temp").round(-1))
+        return rows.with_columns((pl.col("temp") / 10).round() * 10)
 
     assert rivers.look(river(faults={"weather": calmer}).case(), "stale features").verdict is Verdict.PASS
 
@@ -61,12 +61,20 @@ def test_features_served_as_of_an_earlier_time(river: Any) -> None:
     """A cache of six hours: every value was right once."""
     flown = river()
     frame = flown.home.lake.read("predictions")
-    spine = flown.home.lake.read("source.orders").with_columns(_id=pl.col("order") + "@" + pl.col("_time").dt.strftime("%Y%m%dT%H%M%SZ"))
-    old = features.compute(flown.home, flown.system, spine.with_columns(pl.col("_time") - timedelta(hours=6)).drop("_known", "_row"))
+    spine = flown.home.lake.read("source.orders").with_columns(
+        _id=pl.col("order") + "@" + pl.col("_time").dt.strftime("%Y%m%dT%H%M%SZ")
+    )
+    old = features.compute(
+        flown.home, flown.system, spine.with_columns(pl.col("_time") - timedelta(hours=6)).drop("_known", "_row")
+    )
     cached = frame.drop("temp", "wind").join(old.select("_id", "temp", "wind"), on="_id", maintain_order="left")
 
     def serve(rows: pl.DataFrame, day: int, random: Any) -> pl.DataFrame:
-        return rows.drop("temp", "wind").join(cached.select("_id", "temp", "wind"), on="_id", maintain_order="left").select(rows.columns)
+        return (
+            rows.drop("temp", "wind")
+            .join(cached.select("_id", "temp", "wind"), on="_id", maintain_order="left")
+            .select(rows.columns)
+        )
 
     case = river(served=serve).case()
     made = rivers.look(case, "stale features")
@@ -106,7 +114,13 @@ def test_skew_is_exact_and_counts_missing_values(river: Any) -> None:
     start = rivers.START + flown.onset * rivers.DAY
     made = {one.feature: one for one in features.skew(flown.home, flown.system, start, flown.now, most=10_000)}
     n = 6 * flown.a_day
-    assert {name: one.differing for name, one in made.items()} == {"carrier": n // 2, "temp": n // 4, "size": 0, "wind": 0, "seen": 0}
+    assert {name: one.differing for name, one in made.items()} == {
+        "carrier": n // 2,
+        "temp": n // 4,
+        "size": 0,
+        "wind": 0,
+        "seen": 0,
+    }
     assert all(one.share.n == n for one in made.values())
     first = features.skew(flown.home, flown.system, start, flown.now, most=50)
     assert first == features.skew(flown.home, flown.system, start, flown.now, most=50)

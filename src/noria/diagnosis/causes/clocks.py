@@ -13,8 +13,8 @@ import numpy as np
 from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
-from noria.diagnosis.clock import Shift, hours
-from noria.diagnosis.streams import Stream
+from noria.diagnosis.clock import BLOCKS, Shift, hours
+from noria.diagnosis.streams import Floats, Stream
 from noria.diagnosis.tested import Tested, check
 
 NAME = "the day's pattern is turned by whole hours"
@@ -74,14 +74,16 @@ def _moment(case: Case, stream: Stream) -> datetime | None:
         apart = np.where(n > 0, sums - mean[:, None] * n, 0.0)
         scale = float(np.sqrt(np.mean(apart**2))) or 1.0
         lines.append((apart @ angle) / scale / 24)
-    first = max(streams.LEAST_DAYS, len(seen.dates) - streams.NEWEST_BREAK)
+    n = len(seen.dates)
+    places = [k for k in range(max(streams.LEAST_DAYS, n - streams.NEWEST_BREAK), n) if k >= BLOCKS * min(n - k, 7)]
+    if not places:
+        return None
     table = np.column_stack([part for line in lines for part in (line.real, line.imag)])
     table = (table - np.median(table, axis=0)) / np.maximum(np.std(table, axis=0), 1e-9)
-    if len(table) <= first:
-        return None
-    costs = [
-        sum(float(((part - part.mean(axis=0)) ** 2).sum()) for part in (table[:place], table[place:]))
-        for place in range(first, len(table))
-    ]
-    place = first + int(np.argmin(costs))
-    return seen.dates[place - 1]
+    best = min(places, key=lambda k: _within(table[:k]) + _within(table[k:]))
+    return seen.dates[best - 1]
+
+
+def _within(rows: Floats) -> float:
+    """The sum of squares about the mean."""
+    return float(((rows - rows.mean(axis=0)) ** 2).sum())

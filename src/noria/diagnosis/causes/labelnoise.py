@@ -47,6 +47,7 @@ class Changed:
     low: Estimate
     high: Estimate
     away: Estimate
+    meant: tuple[float, float] = (0.0, 1.0)
 
     @property
     def same_inputs(self) -> bool | None:
@@ -64,6 +65,17 @@ class Changed:
     @property
     def score_suffices(self) -> bool | None:
         return None if not self.beyond.known else not self.beyond.above(GAIN * self.loss)
+
+    @property
+    def drawn(self) -> bool | None:
+        """Whether both ends of the scores are off by as much as these flips draw them to the middle, and one of them surely."""
+        if not (self.low.known and self.high.known):
+            return None
+        fits = all(
+            _holds(end, self.e0 - (self.e0 + self.e1) * meant)
+            for end, meant in zip((self.low, self.high), self.meant, strict=True)
+        )
+        return fits and (self.low.above(0.0) or self.high.below(0.0))
 
     @property
     def flips(self) -> bool | None:
@@ -105,7 +117,7 @@ def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
     e0, e1 = flip_rates(recent.label, meant)
     flips = np.clip(e0 + (1 - e0 - e1) * meant, 1e-6, 1 - 1e-6)
     worse = stats.paired("log_loss", recent.label, flips, _odds(recent.label, recent.score, recent.score), recent.blocks, least=5)
-    low, high = _ends(before.score, recent, meant)
+    low, high, ends = _ends(before.score, recent, meant)
     return Changed(
         apart=apart,
         auc=auc,
@@ -117,6 +129,7 @@ def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
         flips_less_odds=worse,
         low=low,
         high=high,
+        meant=ends,
         away=away,
     )
 
@@ -153,14 +166,21 @@ def flip_rates(label: Floats, score: Floats) -> tuple[float, float]:
     return float(found.x[0]), float(found.x[1])
 
 
-def _ends(before: Floats, sample: Sample, score: Floats) -> tuple[Estimate, Estimate]:
-    """Labels less what the scores before meant, on the fifth of the rows with the lowest and with the highest scores."""
+def _ends(before: Floats, sample: Sample, score: Floats) -> tuple[Estimate, Estimate, tuple[float, float]]:
+    """Labels less what the scores before meant, on the fifth of the rows with the lowest and with the highest scores; and what they meant there."""
     low, high = np.quantile(before, [0.2, 0.8])
-    rest = sample.label - score
-    made = []
-    for rows in (sample.score <= low, sample.score >= high):
-        made.append(stats.block_mean(rest[rows], sample.blocks[rows], least=5))
-    return made[0], made[1]
+    ends = (sample.score <= low, sample.score >= high)
+    found = [stats.block_mean((sample.label - score)[rows], sample.blocks[rows], least=5) for rows in ends]
+    meant = [float(score[rows].mean()) if rows.any() else 0.5 for rows in ends]
+    return found[0], found[1], (meant[0], meant[1])
+
+
+def _holds(found: Estimate, value: float) -> bool:
+    """Whether a value lies in an interval, widened by a half: the flips that it follows from are themselves estimated."""
+    assert found.low is not None
+    assert found.high is not None
+    room = (found.high - found.low) / 4
+    return found.low - room <= value <= found.high + room
 
 
 def label_noise(case: Case) -> Tested:
@@ -171,7 +191,6 @@ def label_noise(case: Case) -> Tested:
         made = check("labels flipped at random", None, detail="too few closed rows on either side, or no binary label")
         return Tested("label noise", "data", act, (made,), blocks=True)
     fell = seen.auc.below(seen.auc_before.value or 0.0) if seen.auc.known and seen.auc_before.known else None
-    both = seen.low.above(0.0) and seen.high.below(0.0) if seen.low.known and seen.high.known else None
     said = f"flips of {seen.e0:.1%} of the negatives and {seen.e1:.1%} of the positives fit best, and worse than moved odds by {seen.flips_less_odds}"
     made_ = (
         check(
@@ -193,7 +212,7 @@ def label_noise(case: Case) -> Tested:
         ),
         check(
             "both ends drawn to the middle",
-            both,
+            seen.drawn,
             size=seen.low,
             bound=0.0,
             detail=f"labels less scores {seen.low} at the low end, {seen.high} at the high",

@@ -105,19 +105,17 @@ def _measured(case: Case) -> list[Check]:
     when, values = series(case.traffic, "latency p99 ms", "service")
     if not len(values):
         return []
-    recent = values[[moment > case.window.start for moment in when]]
-    if not len(recent):
-        return [check("latency", None, detail="nothing was measured since")]
-    now = float(np.median(recent))
+    at = streams.broken(when, values, floor_=0.1)
+    now = at.after if at is not None else float(np.median(values[-streams.LEAST_DAYS :]))
+    size = Estimate(now, n=at.days if at is not None else len(values))
     if bound is not None:
         said = f"99 of 100 answers take at most {now:.3g} ms; {bound:g} ms are allowed"
-        return [check("latency", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said)]
-    at = streams.broken(when, values, floor_=0.1)
+        return [check("latency", now > bound, size=size, bound=bound, detail=said)]
     if at is None:
-        return [check("latency", None, size=Estimate(now, n=len(recent)), detail="too few windows to compare")]
+        return [check("latency", None, size=size, detail="too few windows to compare")]
     most = max(2 * at.before, at.before + 4 * at.usual)
     said = f"99 of 100 answers take at most {at.after:.3g} ms since {at.at:%Y-%m-%d}, {at.before:.3g} ms before"
-    return [check("latency", at.after > most, size=Estimate(at.after, n=at.days), bound=most, detail=said)]
+    return [check("latency", at.after > most, size=size, bound=most, detail=said)]
 
 
 def _failed_rails(case: Case) -> list[Check]:
