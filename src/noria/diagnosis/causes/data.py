@@ -26,7 +26,7 @@ HOLES = 0.1
 EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
     (source_missing, ("freshness", "volume")),
     (source_late, ("freshness", "volume", "late rows")),
-    (source_truncated, ("volume", "lost categories")),
+    (source_truncated, ("volume", "freshness", "lost categories", "level", "range")),
     (schema_changed, ("missing values", "rows put aside", "new categories", "lost categories", "range", "level")),
     (unit_changed, ("range", "level")),
     (category_renamed, ("new categories", "lost categories")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -14,7 +15,7 @@ from noria.features.binding import columns_of
 from noria.records import Blocked, Entry, Ingested, SchemaFrozen
 from noria.store.rows import NOT_READABLE
 
-WORDS = ("has no column", "has column")
+WORDS = re.compile(r"no column|has column|column .+ was ")
 LATELY = timedelta(days=7)
 EMPTY = 0.98
 UNREADABLE = 0.2
@@ -45,7 +46,7 @@ def standing(case: Case) -> list[Entry[Blocked]]:
 
 def of_schema(blocked: Blocked) -> bool:
     """Whether a source was stopped for its columns (and not because it could not be read)."""
-    return any(word in blocked.reason for word in WORDS)
+    return WORDS.search(blocked.reason) is not None
 
 
 def _blocked(case: Case) -> list[Check]:

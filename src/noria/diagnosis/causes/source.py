@@ -16,6 +16,7 @@ from noria.core import Check, Estimate, Verdict
 from noria.data.summary import DAY
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
+from noria.diagnosis.causes.schema import standing
 from noria.diagnosis.clock import Hours, hours
 from noria.diagnosis.streams import Floats, Stream
 from noria.diagnosis.tested import Tested, check
@@ -94,6 +95,9 @@ def _silence(case: Case, stream: Stream) -> Check:
     active = counts[counts > 0]
     if len(active) < streams.LEAST_DAYS:
         return check(name, None, subject=stream.name, detail=f"only {len(active)} days of rows")
+    stopped = next((e.record for e in standing(case) if e.record.source == stream.name), None)
+    if stopped is not None:
+        return check(name, False, subject=stream.name, detail=f"it came, and cannot be used: {stopped.reason}")
     run, longest = silent_days(counts)
     usual = float(np.median(counts[: len(counts) - run][-streams.REFERENCE :]))
     newest = max(day.newest for day in stream.days)
@@ -190,14 +194,15 @@ def _cut(case: Case, stream: Stream) -> Check:
 def _without_weekdays(dates: list[datetime], counts: Floats) -> Floats:
     """Logarithms of counts less their weekday's usual; the days without rows are missing."""
     logs = np.log(np.where(counts > 0, counts, np.nan))
+    early = logs[: max(len(logs) * 2 // 3, 3)]
     weekday = np.array([date.weekday() for date in dates])
+    made = logs - (np.nanmedian(early) if np.isfinite(early).any() else 0.0)
     for day in range(7):
         same = (weekday == day) & np.isfinite(logs)
         if same.sum() >= 4:
-            logs[same] -= np.median(logs[same][: max(len(logs[same]) * 2 // 3, 3)])
-        elif same.any():
-            logs[same] -= np.nanmedian(logs[: max(len(logs) * 2 // 3, 3)])
-    return logs
+            usual = logs[same][: max(int(same.sum()) * 2 // 3, 3)]
+            made[same] = logs[same] - np.median(usual)
+    return made
 
 
 def _ratio(stream: Stream, at: datetime) -> float:
