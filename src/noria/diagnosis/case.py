@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -93,6 +93,11 @@ class Case:
     def harmed(self) -> list[Alerted]:
         """The harm alerts among the symptoms."""
         return [entry.record for entry in self.of(Alerted)]
+
+    @cached_property
+    def notes(self) -> dict[str, Any]:
+        """What several causes look at, worked out once (``streams.once``)."""
+        return {}
 
     # ------------------------------------------------------------------------------------------------------------ time
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from noria.core import Check, Verdict, digest
+from noria.diagnosis import streams
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import CAUSES
 from noria.diagnosis.symptoms import new_symptoms
@@ -31,7 +32,7 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
 
 def diagnosed(case: Case) -> Diagnosed:
     """The record of one case."""
-    tested = [cause(case) for cause in CAUSES]
+    tested = [streams.tested(case, cause) for cause in CAUSES]
     causes = ranked(tested)
     first = causes[0] if causes and causes[0].verdict is Verdict.FAIL else None
     blocks = first is not None and next(one.blocks for one in tested if one.name == first.name)
@@ -59,6 +60,7 @@ def ranked(tested: Sequence[Tested]) -> tuple[Cause, ...]:
             step=one.step,
             act=one.act,
             evidence=one.evidence,
+            runbook=one.runbook,
         )
         for one in ordered
     )
