@@ -100,8 +100,8 @@ class Stage:
     def rewrite(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         """Changes the predicted rows asked from ``start`` on, and with them everything that follows from them."""
         rows = self.world.rows
-        late = change(rows.filter(pl.col("asked") >= self.start)).select(rows.columns)
-        kept = pl.concat([rows.filter(pl.col("asked") < self.start), late]).sort("asked", "id")
+        late = change(rows.filter(pl.col("asked") > self.start)).select(rows.columns)
+        kept = pl.concat([rows.filter(pl.col("asked") <= self.start), late]).sort("asked", "id")
         self.world = World(self.world.history, kept, self.world.weather)
 
 
@@ -116,7 +116,7 @@ class Fault:
     steps: tuple[str, ...]
     plant: Callable[[Stage, str], None]
     histories: tuple[str, ...] = ("flights", "elec2")
-    length: int = 14
+    length: int = 8
 
 
 FAULTS: dict[str, Fault] = {}

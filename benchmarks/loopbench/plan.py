@@ -16,7 +16,7 @@ SEEDS: dict[str, dict[str, tuple[int, ...]]] = {
     "tune": {"flights": (1, 2), "elec2": (1,)},
     "report": {"flights": (11, 12), "elec2": (11, 12)},
 }
-CLEAN = {"tune": 8, "report": 12}
+CLEAN = {"tune": 6, "report": 10}
 CLEAN_LENGTH = 18
 BEFORE = (1, 3, 5)
 

@@ -10,7 +10,7 @@ from loopbench.histories import AT
 LATE_FLIGHT, ON_TIME = 45.0, 0.0
 
 
-@fault("label noise", "5, 15 or 30 % of the labels are turned", "labels", steps=("data",))
+@fault("label noise", "5, 15 or 30 % of the labels are turned", "labels", steps=("data",), length=14)
 def noise(stage: Stage, size: str) -> None:
     share = pick(size, 0.05, 0.15, 0.3)
     turned = (
@@ -35,7 +35,7 @@ def delay(stage: Stage, size: str) -> None:
     stage.edit("record", lambda rows: rows.with_columns(pl.col(time) + by, pl.col(AT) + by))
 
 
-@fault("labels missing", "15, 40 or 80 % of the labels never come", "labels", steps=("data",))
+@fault("labels missing", "15, 40 or 80 % of the labels never come", "labels", steps=("data",), length=14)
 def missing(stage: Stage, size: str) -> None:
     share = pick(size, 0.15, 0.4, 0.8)
     stage.edit("record", lambda rows: rows.filter(~pl.Series(stage.some(rows.height, share))))
@@ -46,6 +46,7 @@ def missing(stage: Stage, size: str) -> None:
     "the label counts from 5, 15, 30 minutes later (30, 60, 100 % of the labels compare with the last half hour)",
     "labels",
     steps=("data", "scoping"),
+    length=14,
 )
 def definition(stage: Stage, size: str) -> None:
     if stage.flights:
