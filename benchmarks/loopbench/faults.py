@@ -41,6 +41,7 @@ class Stage:
     acted: Callable[[Tables, pl.DataFrame], Tables] | None = None
     later: Callable[[System], System] | None = None
     touched: list[str] = field(default_factory=list)
+    candidates: tuple[Any, ...] = ()
 
     @property
     def flights(self) -> bool:
@@ -116,6 +117,7 @@ class Fault:
     steps: tuple[str, ...]
     plant: Callable[[Stage, str], None]
     histories: tuple[str, ...] = ("flights", "elec2")
+    gate: bool = False
     length: int = 8
 
 
@@ -139,4 +141,4 @@ def pick(size: str, *values: Any) -> Any:
     return values[SIZES.index(size)]
 
 
-from loopbench import plant_data, plant_labels, plant_purpose, plant_software, plant_world  # noqa: E402, F401  they register
+from loopbench import plant_data, plant_gate, plant_labels, plant_purpose, plant_software, plant_world  # noqa: E402, F401  they register

@@ -19,14 +19,14 @@ import polars as pl
 
 from loopbench import hooks
 from loopbench.faults import FAULTS, Stage
-from loopbench.histories import AT, BEGIN, DAY, PREFIX, Tables, days_of, declared, drawn, laid, seeded, tables
+from loopbench.histories import AT, BEGIN, DAY, PREFIX, Tables, World, days_of, declared, drawn, laid, real, seeded, tables
 from loopbench.plan import Spec
 from loopbench.results import read
 from noria import deployment
 from noria.core import SimulatedClock, stopwatch
 from noria.deployment import Bundles
 from noria.loop import turn
-from noria.records import Gated, Released
+from noria.records import Approved, Charter, Gated, Released
 from noria.settings import Settings
 from noria.store import Home
 from noria.system import System
@@ -131,15 +131,18 @@ def _turned(folder: Path, system: System) -> str | None:
 
 def run(spec: Spec, cache: Path, *, any_code: bool = False, keep: bool = False) -> dict[str, Any]:
     """One run: what was seen from the prefix's end on, as plain data."""
-    base = ground(spec, cache, any_code=any_code)
+    gate = bool(spec.fault) and FAULTS[spec.fault].gate
+    base = None if gate else ground(spec, cache, any_code=any_code)
     folder = cache / "runs" / hashlib.sha256(spec.key.encode()).hexdigest()[:16]
     shutil.rmtree(folder, ignore_errors=True)
     begun = stopwatch()
     try:
-        _copied(base.folder, folder)
-        made = _run(spec, base, folder)
+        if base is None:
+            made = gate_run(spec, folder)
+        else:
+            _copied(base.folder, folder)
+            made = _run(spec, base, folder) | {"ground_seconds": base.seconds}
         made["seconds"] = round(stopwatch() - begun, 2)
-        made["ground_seconds"] = base.seconds
         return made
     finally:
         if not keep:
@@ -211,6 +214,45 @@ def _run(spec: Spec, base: Ground, folder: Path) -> dict[str, Any]:
         "tested": seen,
         **made,
     }
+
+
+def gate_run(spec: Spec, folder: Path) -> dict[str, Any]:
+    """A run that begins with nothing and ends with the gate's first verdict; a charter that says no is signed against."""
+    if spec.history == "openbandit":
+        rows = real("openbandit").rows.filter(pl.col("policy") == spec.days[0])
+        world, start, every, many = World("openbandit", rows), _midnight(rows), DAY / 4, 28
+    else:
+        world, start, every, many = laid(spec.history, split_days(spec)[0], BEGIN), BEGIN, DAY, PREFIX
+    stage = Stage(world, start - DAY, seeded(spec.key), declared(spec.history, folder))
+    FAULTS[spec.fault].plant(stage, spec.size)
+    system = declared(spec.history, folder, candidates=stage.candidates) if stage.candidates else stage.system
+    deliver(folder, stage.tables(), start + many * every, start - DAY, _as_is)
+    clock, gated = SimulatedClock(start), None
+    quick = many * 3 // 4  # nothing is trained before that: seven steps at a time
+    with Home.open(folder / "home", SETTINGS, clock) as home, home.hold("loopbench"), hooks.tested() as seen:
+        bundles = Bundles(home)
+        for k in [*range(7, quick, 7), *range(quick, many + 1)]:
+            clock.move(start + k * every)
+            turn(home, system, bundles=bundles)
+            charter, gated = home.ledger.latest(Charter), home.ledger.latest(Gated)
+            if gated is not None:
+                break
+            if charter is not None and charter.record.decision == "no-go" and home.ledger.count(Approved) == 0:
+                home.commit(
+                    Approved(subject=charter.key, by="loopbench"), key=f"approved/{charter.key}/0000", parents=[charter.id]
+                )
+        made = read(home, 0)
+        decision = charter.record.decision if charter is not None else ""
+        at, verdict = (gated.at.isoformat(), str(gated.record.verdict)) if gated is not None else ("", "")
+    begun = {"start": start.isoformat(), "arrives": start.isoformat(), "from": start.isoformat(), "end": clock.now().isoformat()}
+    own = {"key": spec.key, "spec": spec.as_dict(), "code": code(), "stopped": [], "tested": seen, "charter": decision}
+    return own | begun | {"gate": {"at": at, "verdict": verdict}} | made
+
+
+def _midnight(rows: pl.DataFrame) -> datetime:
+    first = rows["asked"].dt.truncate("1d").min()
+    assert isinstance(first, datetime)
+    return first
 
 
 def acts(home: Home, now: datetime) -> pl.DataFrame:

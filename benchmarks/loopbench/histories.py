@@ -50,7 +50,7 @@ def seeded(*words: object) -> np.random.Generator:
 @cache
 def real(history: str) -> World:
     """The history as it was."""
-    return _flights() if history == "flights" else _elec2()
+    return {"flights": _flights, "elec2": _elec2, "openbandit": _open_bandit}[history]()
 
 
 def _flights() -> World:
@@ -72,6 +72,15 @@ def _elec2() -> World:
     rows = rows.with_columns(part=names.map_elements(lambda k: parts[k], return_dtype=pl.String))
     rows = rows.rename({"half_hour": "id", "begins_at": "asked"}).with_columns(outcome=pl.col("up").cast(pl.Float64)).drop("up")
     return World("elec2", _priced(rows, 1.0, 1.0))
+
+
+def _open_bandit() -> World:
+    log = pl.read_parquet(EXAMPLES / "openbandit" / "data" / "log.parquet").sort("at", "campaign", "policy", maintain_order=True)
+    names = [pl.col(name).cast(pl.String) for name in ("item", "place")]
+    rows = log.with_row_index("number").select(
+        "campaign", "policy", *names, id=pl.format("s{}", "number"), asked="at", outcome=pl.col("click").cast(pl.Float64)
+    )
+    return World("openbandit", _priced(rows, 1.0, 0.01))
 
 
 def _priced(rows: pl.DataFrame, gain: float, cost: float) -> pl.DataFrame:
@@ -115,7 +124,7 @@ def _moved(frame: pl.DataFrame, table: pl.DataFrame, time: str) -> pl.DataFrame:
 
 def tables(world: World) -> Tables:
     """The sources' tables, each row with ``_at``; ``record`` (the label's) and ``money`` arrive a day after they happened."""
-    return _flight_tables(world) if world.history == "flights" else _market_tables(world)
+    return {"flights": _flight_tables, "elec2": _market_tables, "openbandit": _shop_tables}[world.history](world)
 
 
 def _flight_tables(world: World) -> Tables:
@@ -148,6 +157,15 @@ def _market_tables(world: World) -> Tables:
     }
 
 
+def _shop_tables(world: World) -> Tables:
+    shown = world.rows.select("campaign", "item", "place", show="id", asked_at="asked", _at="asked")
+    clicked_at = pl.col("asked") + pl.duration(minutes=5)
+    return {
+        "shown": shown,
+        "clicked": world.rows.filter(pl.col("outcome") > 0).select(show="id", clicked_at=clicked_at, _at=clicked_at),
+    }
+
+
 # ----------------------------------------------------------------------------------------------------------- the systems
 
 PARTS = nr.Parts(least="42d", validate="14d", test="21d", fresh="7d")
@@ -157,7 +175,7 @@ GATE = nr.Gate(approval=True)
 
 def declared(history: str, folder: Path, **changed: Any) -> nr.System:
     """The system on a history, its sources below ``folder``; ``changed`` replaces parts of the declaration."""
-    return (_late_flights if history == "flights" else _prices)(folder, changed)
+    return {"flights": _late_flights, "elec2": _prices, "openbandit": _clicks}[history](folder, changed)
 
 
 def _source(name: str, key: str, time: str, known: str | None = None) -> nr.Source:
@@ -218,3 +236,25 @@ def _prices(folder: Path, changed: dict[str, Any]) -> nr.System:
         "rollout": nr.Rollout(unit="half_hour"),
     }
     return nr.System(**(given | {"parts": PARTS, "gate": GATE, "retrain": STILL, "folder": folder} | changed))
+
+
+def _clicks(folder: Path, changed: dict[str, Any]) -> nr.System:
+    shown = _source("shown", "show", "asked_at")
+    clicked = _source("clicked", "show", "clicked_at")
+    given: dict[str, Any] = {
+        "name": "clicks",
+        "predict": shown,
+        "label": nr.Label(clicked, "true", within="30m", otherwise=False),
+        "features": [shown.columns("campaign", "item", "place")],
+        "objective": nr.Objective(
+            problem="A place in the list is worth something only when it is clicked.",
+            value=nr.Value("case when act and label then 1 when act then -0.01 else 0 end", "JPY"),
+            metric="log_loss",
+        ),
+        "candidates": [nr.Prior(), nr.Linear(trials=1), nr.Boosting(trials=1, seeds=1)],
+        "rollout": nr.Rollout(unit="show"),
+        "every": "3h",
+        "parts": nr.Parts(least="36h", validate="24h", test="48h", fresh="12h"),
+        "gate": nr.Gate(approval=True, block="3h"),
+    }
+    return nr.System(**(given | {"retrain": STILL, "folder": folder} | changed))

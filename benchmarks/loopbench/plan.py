@@ -11,10 +11,12 @@ DAYS = {
     ("report", "flights"): ("2013-07-01", "2014-01-01"),
     ("tune", "elec2"): ("1997-05-12", "1998-02-23"),
     ("report", "elec2"): ("1998-02-23", "1998-12-05"),
+    ("tune", "openbandit"): ("random", ""),
+    ("report", "openbandit"): ("bts", ""),
 }
 SEEDS: dict[str, dict[str, tuple[int, ...]]] = {
-    "tune": {"flights": (1, 2), "elec2": (1,)},
-    "report": {"flights": (11, 12), "elec2": (11, 12)},
+    "tune": {"flights": (1, 2), "elec2": (1,), "openbandit": (1,)},
+    "report": {"flights": (11, 12), "elec2": (11, 12), "openbandit": (11,)},
 }
 CLEAN = {"tune": 6, "report": 10}
 CLEAN_LENGTH = 18
@@ -66,7 +68,7 @@ def planned(
         for place, seed in enumerate(numbers):
             if seeds and seed not in seeds:
                 continue
-            if not faults or "clean" in faults:
+            if (not faults or "clean" in faults) and history != "openbandit":
                 for draw in range(CLEAN[split]):
                     made.append(Spec(split, history, days, seed, 1000 + draw, "", "", 0, CLEAN_LENGTH))
             for k, (name, fault) in enumerate(FAULTS.items()):
@@ -75,6 +77,8 @@ def planned(
                 for j, size in enumerate(SIZES):
                     if (sizes and size not in sizes) or (place and size == "small"):
                         continue
-                    before = BEFORE[(k + j + place) % len(BEFORE)]
+                    if history == "openbandit" and size != "large":
+                        continue  # its clicks are as few as they are
+                    before = 0 if fault.gate else BEFORE[(k + j + place) % len(BEFORE)]
                     made.append(Spec(split, history, days, seed, 10 * k + j, name, size, before, fault.length))
     return sorted(made, key=lambda spec: (bool(spec.fault), SEEDS[split][spec.history].index(spec.seed)))

@@ -66,12 +66,17 @@ def alarms(result: dict[str, Any]) -> list[tuple[datetime, str]]:
         seen |= {(one["source"], f"{name}/{subject}") for name, subject in checks}
         if new:
             found.append((when(one["at"]), f"verification {one['source']}: {', '.join(new)}"))
+    gate = result.get("gate", {})
+    if gate.get("verdict") == "fail":
+        found.append((when(gate["at"]), "the gate refused"))
     return sorted(found)
 
 
 def reference(result: dict[str, Any]) -> datetime:
     """The turn before the first that can see the fault: the fault's start, or for labels the day before its first cohort closes."""
     spec, start = result["spec"], when(result["start"])
+    if FAULTS[spec["fault"]].gate:
+        return when(result["gate"]["at"] or result["end"]) - DAY
     if FAULTS[spec["fault"]].seen == "traffic":
         return when(result.get("arrives", result["start"]))
     return start + MATURITY[spec["history"]] * DAY
@@ -90,7 +95,7 @@ def score(result: dict[str, Any]) -> Score:
     """The figures of one faulted run; the diagnosis is the last one made after the fault began, ``early`` speaks of the first."""
     spec = result["spec"]
     fault, start = FAULTS[spec["fault"]], when(result["start"])
-    after = [(at, by) for at, by in alarms(result) if at > start]
+    after = [(at, by) for at, by in alarms(result) if at > start and (not fault.gate or by == "the gate refused")]
     made = [one for one in result["diagnosed"] if when(one["at"]) > start]
     last, first = (made[-1], made[0]) if made else (None, None)
     found = [c for c in last["causes"] if c["verdict"] == "fail"] if last else []
@@ -116,6 +121,8 @@ def clean_windows(results: Iterable[dict[str, Any]]) -> tuple[int, list[tuple[st
     """The number of windows without a fault (clean runs, and the days before a fault), and the alarms in them."""
     windows, false = 0, []
     for result in results:
+        if "gate" in result:
+            continue
         begin = when(result["from"])
         end = when(result["start"]) if result["spec"]["fault"] else when(result["end"])
         windows += round((end - begin) / DAY)

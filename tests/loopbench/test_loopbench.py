@@ -14,11 +14,12 @@ from polars.testing import assert_frame_equal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import noria as nr
-from loopbench import harness, histories, hooks, plan, scoring
 from loopbench.faults import FAULTS, SIZES, Stage
 from loopbench.histories import AT, BEGIN, DAY, days_of, declared, drawn, laid, real, seeded, tables
 from loopbench.plan import Spec, planned
+
+import noria as nr
+from loopbench import harness, histories, hooks, plan, scoring
 from noria import features
 from noria.deployment import scoring as noria_scoring
 
