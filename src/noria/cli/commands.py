@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Look": (
         Command("status", "look:status", "Show the wheel: each step's state and since when."),
         Command("report", "look:report", "Write the report as one HTML page."),
+        Command("value", "value:value", "Show what the decisions were worth, by what, net of costs."),
         Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
         Command("labels", "look:labels", "Show how mature the labels are: known, open, closed."),
         Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),

@@ -9,7 +9,7 @@ from typing import Any
 
 from noria.core import Problem, SettingsError, duration
 from noria.data.checklive import check_live
-from noria.measure import parse_policy
+from noria.measure import OUTCOME, PER_PREDICTION, outcome_of, parse_policy
 from noria.stats.metrics import METRICS
 from noria.system import AtLeast, AtMost, Boosting, Candidate, Estimator, Last, Linear, Seasonal, System
 
@@ -97,8 +97,13 @@ def _objective(system: System, columns: set[str] | None) -> Iterator[Problem]:
             yield Problem(
                 where, f"it is a {type(guard).__name__}", 'write AtMost("latency_p99_ms", 20) or AtLeast("precision", 0.3)'
             )
-        elif guard.metric not in METRICS and guard.metric not in OPERATIONAL:
-            yield Problem(where, f"{guard.metric!r} is not known", f"it is a metric ({fitting}) or {', '.join(OPERATIONAL)}")
+        elif guard.metric.startswith(OUTCOME):
+            if outcome_of(system, guard.metric) is None:
+                named = ", ".join(f"{OUTCOME}{name}" for name in system.outcomes) or "no outcome is declared"
+                yield Problem(where, f"{guard.metric!r} is no declared outcome", f"System(outcomes=...) has: {named}")
+        elif guard.metric not in METRICS and guard.metric not in (*OPERATIONAL, PER_PREDICTION):
+            known = ", ".join((*OPERATIONAL, PER_PREDICTION))
+            yield Problem(where, f"{guard.metric!r} is not known", f"it is a metric ({fitting}), {known} or {OUTCOME}NAME")
         elif guard.metric in METRICS and system.task not in METRICS[guard.metric].tasks:
             yield Problem(where, f"{guard.metric!r} does not fit a {system.task} label", f"these do: {fitting}")
     for part in ("slices", "sensitive"):

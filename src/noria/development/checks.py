@@ -174,6 +174,9 @@ def guardrails(mine: Answers, size: int) -> Iterator[Check]:
             detail = (
                 f"{rail.metric} {made} on the part {mine.rows.name}; at {'least' if least else 'most'} {rail.bound:g} is asked"
             )
+        elif rail.metric == measure.PER_PREDICTION and not mine.system.label.affected_by_action:
+            made = mine.mean(mine.value)
+            detail = f"the value per prediction is {made} on the part {mine.rows.name}; {rail.bound:g} is the bound"
         else:
             made, detail = None, f"{rail.metric} cannot be measured before a rollout"
         verdict = Verdict.NOT_MEASURED if made is None else _bounded(made, rail)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from noria.monitoring.link import findings_of_link
 from noria.monitoring.rules import COVERED, MEMORY, Finding, History, findings
 from noria.monitoring.windows import recent
 from noria.records import Alerted, Approved, Entry, Monitored, Turned
@@ -36,7 +37,7 @@ def alert(home: Home, system: System, now: datetime) -> list[Entry[Alerted]]:  #
         lambda name, subject: resolved.get((name, subject)),
     )
     known = {(e.record.name, e.record.subject): e for e in standing.values()}
-    said = findings(history)
+    said = [*findings(history), *findings_of_link(home, history.after)]
     for finding in said:
         entry = known.get((finding.name, finding.subject))
         if entry is None and finding.raised and not _covered(finding, known):

@@ -40,6 +40,8 @@ def outcomes(home: Home, system: System, cohort: CohortClosed, past: Sequence[Mo
         signals += _shift(home, system, release, cohort, earlier)
         chosen = (frame["_release"] == release).fill_null(False).to_numpy()
         signals += _performance(home, system, release, frame.with_columns(last.alias("_last")).filter(chosen), earlier)
+        frame = frame.filter(chosen)
+    signals += _business(home, system, frame)
     return Monitored(
         window=window, about="outcomes", release=release, n=frame.height, signals=tuple(signals), revision=cohort.revision
     )
@@ -154,6 +156,18 @@ def _guardrails(system: System, label: Floats, score: Floats, act: Floats, weigh
         rests = {"precision": (act > 0).sum(), "recall": (label > 0).sum()}.get(rail.metric, len(label))
         made.append(Signal("guardrail", rail.metric, "outcome", value, rail.bound, Verdict.NOT_MEASURED))
         made.append(_outcome("guardrail rows", rail.metric, float(rests)))
+    return made
+
+
+def _business(home: Home, system: System, frame: pl.DataFrame) -> list[Signal]:
+    """Each declared bound on value or on an outcome's mean, over the rows that the release answered; before the first release over all."""
+    made = []
+    for rail in measure.business_rails(system):
+        act, score = _numbers(frame["_act"]), _numbers(frame["_score"])
+        numbers = measure.business_numbers(home.engine, system, rail.metric, frame, act, score)
+        known = numbers[np.isfinite(numbers)]
+        made.append(Signal("guardrail", rail.metric, "outcome", number(_mean(known)), rail.bound, Verdict.NOT_MEASURED))
+        made.append(_outcome("guardrail rows", rail.metric, float(len(known))))
     return made
 
 
