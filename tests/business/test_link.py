@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_false_alarms_over_a_year_of_weekly_looks() -> None:
                 estimated(Evidence(days[max(0, k - links.HORIZON) : k]), "log_loss").account.startswith("broken")
                 for k in range(28, 366, 7)
             ]
-            broken[link] += any(a and b for a, b in zip(said, said[1:], strict=False))
+            broken[link] += any(a and b for a, b in pairwise(said))
     assert broken[0.6] == 0
     assert broken[0.0] <= 2
 
@@ -177,7 +178,7 @@ def test_the_link_is_estimated_once_a_week_and_its_break_alerts(begin: Any) -> N
     run(story, world(1, 230, 0.8, flip=110))
     made = story.home.ledger.read(Linked)
     ends = [entry.record.window.end for entry in made]
-    assert all(b - a == 7 * DAY for a, b in zip(ends, ends[1:], strict=False))
+    assert all(b - a == 7 * DAY for a, b in pairwise(ends))
     assert state(made[10].record) == "linked"
     assert state(made[-1].record) == "broken"
     alerts = [entry for entry in story.home.ledger.read(Alerted) if entry.record.name == "metric link"]
