@@ -2,7 +2,8 @@
 
 from noria.business.account import account
 from noria.business.link import linked, state
+from noria.business.net import Net
 from noria.business.summary import summary
 from noria.business.worth import Worth, worth
 
-__all__ = ["Worth", "account", "linked", "state", "summary", "worth"]
+__all__ = ["Net", "Worth", "account", "linked", "state", "summary", "worth"]

@@ -340,7 +340,11 @@ def state(record: Linked) -> str:
 def _account(metric: str, slope: Estimate, by: dict[str, Estimate], said: str, broken: list[str]) -> str:
     """The record's sentence; it begins with the state."""
     size = f"one standard deviation of {metric} (higher is better) brings {slope} standard deviations of value"
-    kinds = ", ".join(f"{name} {by[name]} (n={by[name].n})" for name in (WINDOWS, VERSIONS, VARIANTS) if name in by)
+    kinds = ", ".join(
+        f"{name} {by[name]} (n={by[name].n})"
+        for name in (WINDOWS, *((LATER,) if broken else ()), VERSIONS, VARIANTS)
+        if name in by
+    )
     text = {
         "linked": f"a better metric brings a better value; {size}",
         "no link": f"a better metric brings nothing; {size}",

@@ -46,14 +46,17 @@ class Net(msgspec.Struct, frozen=True):
         return ""
 
 
-def net(home: Home, system: System, window: Window, figures: dict[str, Any]) -> Net | None:
-    """The account over ``window``; ``figures`` are the sums of ``summary`` over the windows under a release. ``None`` without such a window."""
+def net(home: Home, system: System, window: Window, figures: dict[str, Any], *, began: datetime | None = None) -> Net | None:
+    """The account over ``window``; ``figures`` are the sums of ``summary`` over the windows under a release. ``None`` without such a window.
+
+    Trainings count from ``began`` on, for the first release had to be trained before it could act.
+    """
     versus = {name: figures["versus"][name] for name in TRIVIAL if name in figures["versus"]}
     if not figures["n"] or not versus:
         return None
     per = min(versus.items(), key=lambda item: (item[1].value if item[1].value is not None else float("inf"), item[0]))
     gain = stats.scaled(per[1], float(figures["n"]))
-    counts = counted(home, window)
+    counts = counted(home, window, began=began)
     rates = system.costs
     costs = {
         "predictions": counts["predictions"] * rates.prediction,
@@ -69,7 +72,7 @@ def net(home: Home, system: System, window: Window, figures: dict[str, Any]) -> 
     return Net(per[0], gain, counts, costs, cost, left, returned)
 
 
-def counted(home: Home, window: Window) -> dict[str, float]:
+def counted(home: Home, window: Window, *, began: datetime | None = None) -> dict[str, float]:
     """What cost something within ``window``: predictions served by a release, labels that came (those by silence cost nothing), trainings of
     models, days. A training set that was made only to calibrate anew is counted apart, as ``recalibrations``; its declared cost is none.
     """
@@ -81,8 +84,9 @@ def counted(home: Home, window: Window) -> dict[str, float]:
             cohorts[entry.record.window.end] = entry.record
     labels = sum(record.labelled - record.silent for record in cohorts.values())
     taught = {parent for entry in home.ledger.read(Trained) if not entry.record.baseline for parent in entry.parents}
-    sets = [entry for entry in home.ledger.read(TrainingSet) if entry.id in taught and _within(window, entry.at)]
-    again = [e for e in home.ledger.read(Retraining) if e.record.decision == "recalibrate" and _within(window, e.at)]
+    whole = Window(window.start if began is None else min(began, window.start), window.end)
+    sets = [entry for entry in home.ledger.read(TrainingSet) if entry.id in taught and _within(whole, entry.at)]
+    again = [e for e in home.ledger.read(Retraining) if e.record.decision == "recalibrate" and _within(whole, e.at)]
     moments = {entry.at for entry in again}
     return {
         "predictions": float(served),

@@ -38,7 +38,8 @@ def summary(home: Home, system: System, window: Window | None = None) -> dict[st
     ran = [(entry.record.window, _merged(entry.record, released=True)) for entry in books]
     ran = [(span, part) for span, part in ran if part["n"] > 0]
     acted = _figures([part for _, part in ran])
-    left = net(home, system, Window(ran[0][0].start, ran[-1][0].end), acted) if ran else None
+    began = books[0].record.window.start if books else None
+    left = net(home, system, Window(ran[0][0].start, ran[-1][0].end), acted, began=began) if ran else None
     return {
         "currency": system.objective.value.currency,
         "windows": len(books),
