@@ -100,6 +100,7 @@ PUBLIC = [
     "AtMost",
     "Boosting",
     "Candidate",
+    "Combine",
     "Costs",
     "Decide",
     "Estimate",

@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Decide": (
         Command("approve", "decide:approve", "Sign a release that waits for a person, or refuse it."),
         Command("review", "review:review", "Show the predictions that wait for a person, or decide on one."),
+        Command("weights", "weights:weights", "Show or change the weights of combined objectives, without training."),
         Command("promote", "decide:promote", "Make a bundle the champion by hand."),
         Command("rollback", "decide:rollback", "Go back to the champion before."),
         Command("drill", "drill:drill", "Rehearse a rollback on a copy, under load, and time it."),

@@ -13,6 +13,8 @@ from noria.measure import OUTCOME, PER_PREDICTION, outcome_of, parse_policy
 from noria.stats.metrics import METRICS
 from noria.system import AtLeast, AtMost, Boosting, Candidate, Estimator, Last, Linear, Seasonal, System
 
+COMBINED = 8
+ORDERING = ("auc", "average_precision")
 OPERATIONAL = ("latency_p99_ms", "bundle_mb")
 TRIGGERS = ("decay", "drift", "volume")
 STATES = ("stateless", "stateful", "compare")
@@ -40,6 +42,7 @@ def check_rules(system: System, predicted: Mapping[str, Any] | None) -> Iterator
     yield from _retrain(system)
     yield from _alerts(system)
     yield from _costs(system)
+    yield from _combine(system)
 
 
 def _span(place: str, text: Any, *, positive: bool = True) -> Iterator[Problem]:
@@ -246,6 +249,33 @@ def _costs(system: System) -> Iterator[Problem]:
         amount = getattr(system.costs, field.name)
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
             yield Problem(f"costs.{field.name}", f"{amount!r} is no cost", "an amount in the value's currency, 0 or more")
+
+
+def _combine(system: System) -> Iterator[Problem]:
+    if system.combine is None:
+        return
+    weights = dict(system.combine.weights)
+    if not 1 <= len(weights) <= COMBINED:
+        yield Problem("combine.weights", f"{len(weights)} outcomes are named", f"name 1 to {COMBINED} of System(outcomes=...)")
+    for name, weight in weights.items():
+        if name not in system.outcomes:
+            there = ", ".join(system.outcomes) or "none is declared"
+            yield Problem(f"combine.weights.{name}", f"{name!r} is no declared outcome", f"System(outcomes=...) has: {there}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            yield Problem(
+                f"combine.weights.{name}", f"{weight!r} is no weight", "a finite number; below 0 ranks lower what has more of it"
+            )
+    if system.task != "binary":
+        yield Problem("combine", f"it does not fit a {system.task} label", "only a binary label's log-odds can be added to")
+    elif system.objective.metric not in ORDERING:
+        hint = f"take one of order: {', '.join(ORDERING)}"
+        yield Problem("combine", f"the combined score is no probability, which {system.objective.metric!r} measures", hint)
+    if system.task == "binary" and not system.decide.policy.strip().startswith("act when score"):
+        yield Problem(
+            "combine",
+            f"the combined score is no probability, which {system.decide.policy!r} takes it for",
+            'write "act when score > best"',
+        )
 
 
 def _positive(value: Any) -> bool:

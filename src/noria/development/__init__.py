@@ -3,9 +3,10 @@
 Of the records it writes ``Tuned``, ``Trained``, ``TestOpened``, ``Evaluated`` and ``Gated``; bundles go to the artifacts.
 """
 
+from noria.development.blending import reweigh, weights_of
 from noria.development.choice import choose
 from noria.development.evaluation import evaluate
 from noria.development.gate import gate
 from noria.development.training import train
 
-__all__ = ["choose", "evaluate", "gate", "train"]
+__all__ = ["choose", "evaluate", "gate", "reweigh", "train", "weights_of"]

@@ -135,7 +135,7 @@ def slices(mine: Answers, other: Answers, subject: str, floor: float) -> Iterato
 def calibrated(mine: Answers) -> Iterator[Check]:
     """Scores mean what they say: right on average, and neither far too bold nor far too timid (Cox's slope)."""
     system, rows = mine.system, mine.rows
-    if system.task != "binary":
+    if system.task != "binary" or system.combine is not None:  # a combined score orders rows, and is no probability
         return
     made = stats.calibration_test(
         rows.label, mine.score, rows.blocks, confidence=system.gate.confidence, least=system.gate.blocks

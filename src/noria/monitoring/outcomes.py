@@ -120,7 +120,8 @@ def _metrics(system: System, rows: pl.DataFrame, past: Sequence[Monitored]) -> l
         if metric != "accuracy":
             made.append(_outcome("accuracy", CHAMPION, of("accuracy", score)))
         made.append(_outcome("accuracy", LAST, of("accuracy", last)))
-        made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
+        if system.combine is None:  # a combined score orders rows, and is no probability
+            made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
         made += _guardrails(system, label, score, _numbers(rows["_act"]), weight)
     else:
         made.append(_outcome(metric, LAST, of(metric, last)))
