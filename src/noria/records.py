@@ -588,7 +588,7 @@ class Linked(Record, frozen=True, kw_only=True, tag="linked"):
 
     ``slope`` is how many standard deviations of the value per prediction one standard deviation of the metric (higher is better) brings,
     over ``pairs`` comparisons between versions, variants and windows; ``by`` splits it by kind of comparison. PASS: a better metric brings a better
-    value. FAIL: the link is broken (one up, the other down).
+    value. FAIL: the link is broken (one up, the other down), or a better metric brings nothing; ``account`` begins with which.
     """
 
     STEP = "business"

@@ -566,6 +566,18 @@ class Serve:
 
 
 @dataclass(frozen=True)
+class Combine:
+    """Several objectives at once: beside the label's model one for each of these declared outcomes, trained on the same rows, added up when serving.
+
+    The score is that of the label's log-odds plus each outcome's prediction times its weight. The weights lie apart from the models: ``noria weights``
+    changes them, and with them the order of what is ranked, without training anything. For a binary label, a metric of order (``auc``,
+    ``average_precision``) and a threshold policy, since such a score is no probability.
+    """
+
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Retrain:
     """When to train again.
 
@@ -643,6 +655,7 @@ class System:
     retrain: Retrain = Retrain()
     alerts: Alerts = Alerts()
     costs: Costs = Costs()
+    combine: Combine | None = None
     every: str = "1d"
     folder: Path = Path()
 

@@ -102,6 +102,7 @@ PUBLIC = [
     "AtMost",
     "Boosting",
     "Candidate",
+    "Combine",
     "Costs",
     "Decide",
     "Estimate",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from noria import measure
 from noria.business.incremental import policies_by_propensity
+from noria.business.link import linked
 from noria.core import Estimate
 from noria.records import CohortClosed, Entry, Standing, Valued
 from noria.store import Home
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def account(home: Home, system: System, now: datetime) -> list[Entry[Valued]]:  # noqa: ARG001
-    """Values every closed cohort (and revision of one) that has not been valued yet; returns the new entries.
+    """Values every closed cohort (and revision of one) that has not been valued yet, and estimates the metric link once a week; returns the new books.
 
     Writes nothing when nothing closed. One query a cohort, whatever the length of the history.
     """
@@ -28,6 +29,8 @@ def account(home: Home, system: System, now: datetime) -> list[Entry[Valued]]:  
         record = valued(home, system, cohort.record)
         window = cohort.record.window
         made.append(home.commit(record, key=f"valued/{window.end.isoformat()}/{record.revision}", parents=[cohort.id]))
+    if made:
+        linked(home, system)
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from noria.business.net import Net, net
 from noria.core import Estimate, Window
 from noria.records import Entry, Valued
 from noria.stats import block_mean
@@ -23,7 +24,7 @@ def summary(home: Home, system: System, window: Window | None = None) -> dict[st
     Returns plain data and ``Estimate``: ``currency``, ``windows`` (how many), ``window`` (from and to, or ``None``), ``n``, ``total``,
     ``per_prediction``, ``policies`` (totals by name), ``versus`` (by name, the difference per prediction: positive means
     that the decisions were better), ``releases`` (the same for each bundle, in order of first use; ``""`` is the time before the
-    first release) and ``advice``. Intervals are over windows, corrected for autocorrelation; fewer than 10 give none.
+    first release), ``net`` (what is left once the ML's costs are paid, since the first release) and ``advice``. Intervals are over windows, corrected for autocorrelation; fewer than 10 give none.
     """
     books = newest(home, window)
     found = _figures([_merged(entry.record) for entry in books])
@@ -34,14 +35,19 @@ def summary(home: Home, system: System, window: Window | None = None) -> dict[st
         parts = [record.sums[name] for record in used]
         span = Window(used[0].window.start, used[-1].window.end)
         releases.append({"release": name, "window": span} | _figures(parts))
-    ran = [_merged(entry.record, released=True) for entry in books]
+    ran = [(entry.record.window, _merged(entry.record, released=True)) for entry in books]
+    ran = [(span, part) for span, part in ran if part["n"] > 0]
+    acted = _figures([part for _, part in ran])
+    began = books[0].record.window.start if books else None
+    left = net(home, system, Window(ran[0][0].start, ran[-1][0].end), acted, began=began) if ran else None
     return {
         "currency": system.objective.value.currency,
         "windows": len(books),
         "window": Window(books[0].record.window.start, books[-1].record.window.end) if books else None,
         **found,
         "releases": releases,
-        "advice": advice(_figures([part for part in ran if part["n"] > 0])["versus"]),
+        "net": left,
+        "advice": advice(acted["versus"], left),
     }
 
 
@@ -55,8 +61,8 @@ def newest(home: Home, window: Window | None = None) -> list[Entry[Valued]]:
     return [kept[end] for end in sorted(kept)]
 
 
-def advice(versus: dict[str, Estimate]) -> str:
-    """What the money says about going on with the system, in a sentence.
+def advice(versus: dict[str, Estimate], left: Net | None = None) -> str:
+    """What the money says about going on with the system, in a sentence; ``left`` is what the costs leave of it.
 
     >>> advice({"do nothing": Estimate(-1.0, -2.0, -0.5, 30)})
     'stop: the decisions lost money against doing nothing'
@@ -67,6 +73,8 @@ def advice(versus: dict[str, Estimate]) -> str:
         return "not enough data: fewer than 10 closed windows under a release"
     if nothing.below(0.0):
         return "stop: the decisions lost money against doing nothing"
+    if left is not None and left.says:
+        return left.says
     if always.below(0.0):
         return "re-scope: always acting would have made more than deciding"
     if nothing.above(0.0):

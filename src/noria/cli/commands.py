@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Decide": (
         Command("approve", "decide:approve", "Sign a release that waits for a person, or refuse it."),
         Command("review", "review:review", "Show the predictions that wait for a person, or decide on one."),
+        Command("weights", "weights:weights", "Show or change the weights of combined objectives, without training."),
         Command("promote", "decide:promote", "Make a bundle the champion by hand."),
         Command("rollback", "decide:rollback", "Go back to the champion before."),
         Command("drill", "drill:drill", "Rehearse a rollback on a copy, under load, and time it."),
@@ -44,6 +45,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Look": (
         Command("status", "look:status", "Show the wheel: each step's state and since when."),
         Command("report", "look:report", "Write the report as one HTML page."),
+        Command("value", "value:value", "Show what the decisions were worth, by what, net of costs."),
         Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
         Command("labels", "labels:labels", "Show how mature the labels are, which are doubted; take in corrections."),
         Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),

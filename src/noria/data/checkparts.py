@@ -9,10 +9,12 @@ from typing import Any
 
 from noria.core import Problem, SettingsError, duration
 from noria.data.checklive import check_live
-from noria.measure import parse_policy
+from noria.measure import OUTCOME, PER_PREDICTION, outcome_of, parse_policy
 from noria.stats.metrics import METRICS
 from noria.system import AtLeast, AtMost, Boosting, Candidate, Estimator, Last, Linear, Seasonal, System
 
+COMBINED = 8
+ORDERING = ("auc", "average_precision")
 OPERATIONAL = ("latency_p99_ms", "bundle_mb")
 TRIGGERS = ("decay", "drift", "volume")
 STATES = ("stateless", "stateful", "compare")
@@ -40,6 +42,7 @@ def check_rules(system: System, predicted: Mapping[str, Any] | None) -> Iterator
     yield from _retrain(system)
     yield from _alerts(system)
     yield from _costs(system)
+    yield from _combine(system)
 
 
 def _span(place: str, text: Any, *, positive: bool = True) -> Iterator[Problem]:
@@ -97,8 +100,13 @@ def _objective(system: System, columns: set[str] | None) -> Iterator[Problem]:
             yield Problem(
                 where, f"it is a {type(guard).__name__}", 'write AtMost("latency_p99_ms", 20) or AtLeast("precision", 0.3)'
             )
-        elif guard.metric not in METRICS and guard.metric not in OPERATIONAL:
-            yield Problem(where, f"{guard.metric!r} is not known", f"it is a metric ({fitting}) or {', '.join(OPERATIONAL)}")
+        elif guard.metric.startswith(OUTCOME):
+            if outcome_of(system, guard.metric) is None:
+                named = ", ".join(f"{OUTCOME}{name}" for name in system.outcomes) or "no outcome is declared"
+                yield Problem(where, f"{guard.metric!r} is no declared outcome", f"System(outcomes=...) has: {named}")
+        elif guard.metric not in METRICS and guard.metric not in (*OPERATIONAL, PER_PREDICTION):
+            known = ", ".join((*OPERATIONAL, PER_PREDICTION))
+            yield Problem(where, f"{guard.metric!r} is not known", f"it is a metric ({fitting}), {known} or {OUTCOME}NAME")
         elif guard.metric in METRICS and system.task not in METRICS[guard.metric].tasks:
             yield Problem(where, f"{guard.metric!r} does not fit a {system.task} label", f"these do: {fitting}")
     for part in ("slices", "sensitive"):
@@ -241,6 +249,33 @@ def _costs(system: System) -> Iterator[Problem]:
         amount = getattr(system.costs, field.name)
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
             yield Problem(f"costs.{field.name}", f"{amount!r} is no cost", "an amount in the value's currency, 0 or more")
+
+
+def _combine(system: System) -> Iterator[Problem]:
+    if system.combine is None:
+        return
+    weights = dict(system.combine.weights)
+    if not 1 <= len(weights) <= COMBINED:
+        yield Problem("combine.weights", f"{len(weights)} outcomes are named", f"name 1 to {COMBINED} of System(outcomes=...)")
+    for name, weight in weights.items():
+        if name not in system.outcomes:
+            there = ", ".join(system.outcomes) or "none is declared"
+            yield Problem(f"combine.weights.{name}", f"{name!r} is no declared outcome", f"System(outcomes=...) has: {there}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            yield Problem(
+                f"combine.weights.{name}", f"{weight!r} is no weight", "a finite number; below 0 ranks lower what has more of it"
+            )
+    if system.task != "binary":
+        yield Problem("combine", f"it does not fit a {system.task} label", "only a binary label's log-odds can be added to")
+    elif system.objective.metric not in ORDERING:
+        hint = f"take one of order: {', '.join(ORDERING)}"
+        yield Problem("combine", f"the combined score is no probability, which {system.objective.metric!r} measures", hint)
+    if system.task == "binary" and not system.decide.policy.strip().startswith("act when score"):
+        yield Problem(
+            "combine",
+            f"the combined score is no probability, which {system.decide.policy!r} takes it for",
+            'write "act when score > best"',
+        )
 
 
 def _positive(value: Any) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.measure import blocks_of, numeric_policy
+from noria.measure import blocks_of, held_out, numeric_policy, uniforms
 from noria.system import Decide
 
 Floats = NDArray[np.float64]
@@ -32,22 +32,6 @@ Flags = NDArray[np.bool_]
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 NOT_ACTING = 0.0
-
-
-def uniforms(names: Sequence[str], salt: str, *, draw: int = 0) -> Floats:
-    """One number in [0, 1) a name: 53 bits of sha256(salt, name). ``draw`` (0 to 3) takes other bits of the same hash.
-
-    >>> bool(uniforms(["a"], "s")[0] == uniforms(["a"], "s")[0])
-    True
-    """
-    start = hashlib.sha256(f"{salt}\x1f".encode())
-    at = slice(8 * draw, 8 * draw + 8)
-    raw = bytearray()
-    for name in names:
-        hashed = start.copy()
-        hashed.update(name.encode())
-        raw += hashed.digest()[at]
-    return (np.frombuffer(bytes(raw), ">u8") >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def salted(salt: str) -> Any:
@@ -103,13 +87,6 @@ def switched(system: str, rollout: int, times: pl.Series, length: str, share: fl
     numbers, place = np.unique(blocks_of(times, length), return_inverse=True)
     drawn = uniforms([str(number) for number in numbers.tolist()], f"switchback\x1f{system}\x1f{rollout}") < share
     return np.asarray(drawn[place])
-
-
-def held_out(system: str, units: Sequence[str], share: float) -> Flags:
-    """Which units are never acted on."""
-    if share <= 0:
-        return np.zeros(len(units), bool)
-    return uniforms(units, f"holdout\x1f{system}") < share
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,19 @@ Of the records it writes ``Tuned``, ``Trained``, ``TestOpened``, ``Evaluated``, 
 """
 
 from noria.development.analysis import analyse
+from noria.development.blending import reweigh, weights_of
 from noria.development.choice import choose
 from noria.development.evaluation import evaluate
 from noria.development.gate import gate
 from noria.development.training import reproduce, train
 
-__all__ = ["analyse", "choose", "evaluate", "gate", "reproduce", "train"]
+__all__ = [
+    "analyse",
+    "choose",
+    "evaluate",
+    "gate",
+    "reproduce",
+    "reweigh",
+    "train",
+    "weights_of",
+]

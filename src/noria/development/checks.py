@@ -135,7 +135,7 @@ def slices(mine: Answers, other: Answers, subject: str, floor: float) -> Iterato
 def calibrated(mine: Answers) -> Iterator[Check]:
     """Scores mean what they say: right on average, and neither far too bold nor far too timid (Cox's slope)."""
     system, rows = mine.system, mine.rows
-    if system.task != "binary":
+    if system.task != "binary" or system.combine is not None:  # a combined score orders rows, and is no probability
         return
     made = stats.calibration_test(
         rows.label, mine.score, rows.blocks, confidence=system.gate.confidence, least=system.gate.blocks
@@ -174,6 +174,9 @@ def guardrails(mine: Answers, size: int) -> Iterator[Check]:
             detail = (
                 f"{rail.metric} {made} on the part {mine.rows.name}; at {'least' if least else 'most'} {rail.bound:g} is asked"
             )
+        elif rail.metric == measure.PER_PREDICTION and not mine.system.label.affected_by_action:
+            made = mine.mean(mine.value)
+            detail = f"the value per prediction is {made} on the part {mine.rows.name}; {rail.bound:g} is the bound"
         else:
             made, detail = None, f"{rail.metric} cannot be measured before a rollout"
         verdict = Verdict.NOT_MEASURED if made is None else _bounded(made, rail)

@@ -18,6 +18,7 @@ import polars as pl
 from noria import measure, stats
 from noria.core import Conflict, DataFault, Verdict, digest
 from noria.development import tuning
+from noria.development.blending import blendable, blended
 from noria.development.calibrate import repair
 from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
 from noria.development.recipes import Task, fit, names, task_of
@@ -174,6 +175,9 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
     raw = model.predict(validate.frame)
     if not isinstance(model.predictor, Constant):
         model = Model(model.encoder, model.predictor, repair(system, validate, raw))
+    if blendable(system, model, desk.task, baseline=spec.baseline):
+        model = blended(desk.task, frames, model, spec)
+        raw = model.predict(validate.frame)
     score = model.calibration.apply(raw)
     decision = measure.choose(
         desk.home.engine, system, score, validate.said, validate.frame, classes=spec.classes, weights=validate.weights

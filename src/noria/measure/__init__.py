@@ -2,11 +2,13 @@
 
 from noria.measure.before import before_acts
 from noria.measure.decision import Decision, Policy, act, choose, outcome_means, parse_policy, worth_of_acts
+from noria.measure.draws import held_out, uniforms
 from noria.measure.given import Given, given
 from noria.measure.keys import by_pairs, predicted_keys
 from noria.measure.offpolicy import OtherPolicy, other_policy
 from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last, usable
 from noria.measure.profile import Profile, against, distance, profile
+from noria.measure.rails import OUTCOME, PER_PREDICTION, business_numbers, business_rails, outcome_of
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
 from noria.measure.value import (
@@ -23,6 +25,8 @@ from noria.measure.value import (
 )
 
 __all__ = [
+    "OUTCOME",
+    "PER_PREDICTION",
     "Decision",
     "Given",
     "OtherPolicy",
@@ -34,6 +38,8 @@ __all__ = [
     "before_acts",
     "blocks_of",
     "bounds",
+    "business_numbers",
+    "business_rails",
     "by_pairs",
     "by_slice",
     "choose",
@@ -43,11 +49,13 @@ __all__ = [
     "distance",
     "expected",
     "given",
+    "held_out",
     "known_labels",
     "numeric_act",
     "numeric_policy",
     "other_policy",
     "outcome_means",
+    "outcome_of",
     "parse_policy",
     "policies",
     "predicted_keys",
@@ -55,6 +63,7 @@ __all__ = [
     "scored_last",
     "seen",
     "single_act",
+    "uniforms",
     "usable",
     "value",
     "without_label",

@@ -4,6 +4,7 @@ A bundle scores rows and knows nothing of money, time or traffic. ``pack`` and `
 noria.model.verify FILE`` opens a bundle in a clean process.
 """
 
+from noria.model.blend import Blend
 from noria.model.bundle import GOLDEN_ROWS, Bundle, Golden, Model, Spec, check_parity, load, pack
 from noria.model.calibration import Calibration
 from noria.model.design import Design, fit_design
@@ -12,6 +13,7 @@ from noria.model.predictors import Constant, Linear, Passthrough, Rule, Trees, l
 
 __all__ = [
     "GOLDEN_ROWS",
+    "Blend",
     "Bundle",
     "Calibration",
     "Column",

@@ -17,7 +17,12 @@ from noria.core import Corrupt, Refused, canonical, digest_bytes
 
 SCHEMA = 1
 SIZE_LIMIT = 256 * 2**20
-MEMBERS = frozenset({"spec.json", "encoder.json", "golden.json", "predictor.json", "predictor.trees", "predictor.skops"})
+PARTS = 8
+_KINDS = ("json", "trees", "skops")
+MEMBERS = frozenset(
+    {"spec.json", "encoder.json", "golden.json", "weights.json"}
+    | {f"{name}.{kind}" for name in ("predictor", *(f"part{place}" for place in range(PARTS))) for kind in _KINDS}
+)
 MANIFEST = "manifest.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

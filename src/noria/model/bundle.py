@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from noria.core import Corrupt, Refused, canonical, digest_bytes
 from noria.model import archive
+from noria.model.blend import Blend, Weights
 from noria.model.calibration import Calibration
 from noria.model.design import Design
 from noria.model.encoder import Column, Encoder, as_text, numbers
@@ -204,6 +205,11 @@ def _golden_scores(model: Model, rows: Mapping[str, Sequence[Any]]) -> NDArray[n
 
 
 def _predictor_members(predictor: Predictor) -> dict[str, bytes]:
+    if isinstance(predictor, Blend):
+        members = _predictor_members(predictor.main)
+        for place, part in enumerate(predictor.parts.values()):
+            members |= {f"part{place}.{name.partition('.')[2]}": data for name, data in _predictor_members(part).items()}
+        return members | {"weights.json": canonical(predictor.papers)}
     if isinstance(predictor, Trees):
         return {"predictor.json": canonical(_Head("trees", predictor.link)), "predictor.trees": predictor.data}
     if isinstance(predictor, Constant | Passthrough | Linear | Rule):
@@ -216,6 +222,12 @@ def _predictor_members(predictor: Predictor) -> dict[str, bytes]:
 
 
 def _read_predictor(members: dict[str, bytes]) -> Predictor:
+    if "weights.json" in members:
+        papers = msgspec.json.decode(members["weights.json"], type=Weights)
+        plain_members = {name: data for name, data in members.items() if name != "weights.json"}
+        parts = {name: _read_predictor(_renamed(members, f"part{place}")) for place, name in enumerate(papers.names)}
+        weights = dict(zip(papers.names, papers.weights, strict=True))
+        return Blend(_read_predictor(plain_members), papers.calibration, parts, weights)
     data = members["predictor.json"]
     if "predictor.trees" not in members and "predictor.skops" not in members:
         plain: Predictor = msgspec.json.decode(data, type=Plain)
@@ -228,6 +240,12 @@ def _read_predictor(members: dict[str, bytes]) -> Predictor:
     if head.design is None:
         raise Corrupt("an estimator without its design matrix cannot be used")
     return Foreign(members["predictor.skops"], head.design, head.link)
+
+
+def _renamed(members: dict[str, bytes], part: str) -> dict[str, bytes]:
+    """A part's members under the names of a predictor's."""
+    own = {name: data for name, data in members.items() if name.startswith(f"{part}.")}
+    return {f"predictor.{name.partition('.')[2]}": data for name, data in own.items()}
 
 
 def _versions() -> dict[str, str]:

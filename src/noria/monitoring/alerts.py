@@ -12,10 +12,11 @@ from noria.core import Estimate, duration
 from noria.monitoring.facts import MEMORY as TRAFFIC
 from noria.monitoring.facts import Finding, History, resolved
 from noria.monitoring.grouping import Part, belongs, covered, members, rank
+from noria.monitoring.link import findings_of_link
 from noria.monitoring.rules import PERFORMANCE, RECALL, findings
 from noria.monitoring.severity import cost, runbook, severity, worst_slice
 from noria.monitoring.windows import recent
-from noria.records import Alerted, Approved, Entry, Linked, Monitored, Turned
+from noria.records import Alerted, Approved, Entry, Monitored, Turned
 from noria.store import Home
 from noria.system import System
 
@@ -46,7 +47,7 @@ def alert(home: Home, system: System, now: datetime) -> list[Entry[Alerted]]:
     state |= {entry.record.alert: entry for entry in made}
     standing = {alert: entry for alert, entry in state.items() if entry.record.state != "resolved"}
     history = _history(home, system, past)
-    said = findings(history)
+    said = [*findings(history), *findings_of_link(home, history.after)]
     said += resolved(history, [name for entry in standing.values() for name in members(entry.record)], said)
     by = {(finding.name, finding.subject): finding for finding in said}
     for group in _groups(standing.values(), said, system):
@@ -73,14 +74,12 @@ def _history(home: Home, system: System, past: Sequence[Entry[Alerted]]) -> Hist
             over |= dict.fromkeys(members(entry.record), _windows_end(entry))
             if entry.record.harm:
                 faulty.append((entry.record.since, _windows_end(entry)))
-    link = home.ledger.latest(Linked)
     return History(
         system,
         recent(home, "traffic", TRAFFIC),
         recent(home, "outcomes", RECALL),
         lambda name, subject: over.get((name, subject)),
         tuple(faulty[-32:]),
-        link.record if link is not None else None,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from noria.core import Estimate, Verdict
 from noria.core.window import EPOCH
 from noria.monitoring.reference import SCORE
-from noria.records import Linked, Monitored, Signal
+from noria.records import Monitored, Signal
 from noria.system import System
 
 RULE = (2, 2)
@@ -31,8 +31,7 @@ Rule = tuple[int, int]
 class History:
     """The last windows of traffic and of outcomes, oldest first.
 
-    ``after`` tells when (name, subject) was last resolved, ``faulty`` the spans of past harm, ``link`` the newest estimate of the
-    metric's link to the value.
+    ``after`` tells when (name, subject) was last resolved, ``faulty`` the spans of past harm.
     """
 
     system: System
@@ -40,7 +39,6 @@ class History:
     outcomes: Sequence[Monitored]
     after: Callable[[str, str], datetime | None]
     faulty: Sequence[tuple[datetime, datetime]] = ()
-    link: Linked | None = None
 
     @property
     def release(self) -> str | None:

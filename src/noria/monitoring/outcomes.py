@@ -40,6 +40,8 @@ def outcomes(home: Home, system: System, cohort: CohortClosed, past: Sequence[Mo
         signals += _shift(home, system, release, cohort, earlier)
         chosen = (frame["_release"] == release).fill_null(False).to_numpy()
         signals += _performance(home, system, release, frame.with_columns(last.alias("_last")).filter(chosen), earlier)
+        frame = frame.filter(chosen)
+    signals += _business(home, system, frame)
     return Monitored(
         window=window, about="outcomes", release=release, n=frame.height, signals=tuple(signals), revision=cohort.revision
     )
@@ -120,7 +122,8 @@ def _metrics(system: System, rows: pl.DataFrame, past: Sequence[Monitored]) -> l
         if metric != "accuracy":
             made.append(_outcome("accuracy", CHAMPION, of("accuracy", score)))
         made.append(_outcome("accuracy", LAST, of("accuracy", last)))
-        made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
+        if system.combine is None:  # a combined score orders rows, and is no probability
+            made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
         made += _guardrails(system, label, score, _numbers(rows["_act"]), weight)
     else:
         made.append(_outcome(metric, LAST, of(metric, last)))
@@ -167,6 +170,18 @@ def _guardrails(system: System, label: Floats, score: Floats, act: Floats, weigh
         rests = {"precision": (act > 0).sum(), "recall": (label > 0).sum()}.get(rail.metric, len(label))
         made.append(Signal("guardrail", rail.metric, "outcome", value, rail.bound, Verdict.NOT_MEASURED))
         made.append(_outcome("guardrail rows", rail.metric, float(rests)))
+    return made
+
+
+def _business(home: Home, system: System, frame: pl.DataFrame) -> list[Signal]:
+    """Each declared bound on value or on an outcome's mean, over the rows that the release answered; before the first release over all."""
+    made = []
+    for rail in measure.business_rails(system):
+        act, score = _numbers(frame["_act"]), _numbers(frame["_score"])
+        numbers = measure.business_numbers(home.engine, system, rail.metric, frame, act, score)
+        known = numbers[np.isfinite(numbers)]
+        made.append(Signal("guardrail", rail.metric, "outcome", number(_mean(known)), rail.bound, Verdict.NOT_MEASURED))
+        made.append(_outcome("guardrail rows", rail.metric, float(len(known))))
     return made
 
 

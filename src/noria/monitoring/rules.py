@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from noria import stats
-from noria.core import Estimate, Verdict, duration
+from noria.core import Estimate, duration
 from noria.monitoring import budget
 from noria.monitoring.change import CURRENT, EVERY, MEMORY, SPANS, Ordinary, Point, Sequel, began, below, ordinary, sudden
 from noria.monitoring.facts import Finding, History, drift, persistent
@@ -27,7 +27,6 @@ __all__ = ["CURRENT", "MEMORY", "Finding", "History", "Point", "below", "finding
 
 BASELINE = "worse than baseline"
 RECALL = MEMORY + SPANS[-1]
-LINK = "metric link"
 Number = Callable[[Monitored], tuple[float | None, float | None]]
 
 # --------------------------------------------------------------------------------------------------------------- harm
@@ -253,18 +252,6 @@ def _labelled(history: History, kind: str, sign: float) -> Number:
     return of
 
 
-def metric_link(history: History) -> list[Finding]:
-    """A better metric does not bring a better value any more: what is optimised is not what is wanted."""
-    link = history.link
-    if link is None:
-        return []
-    raised = link.verdict is Verdict.FAIL
-    said = (
-        f"one standard deviation of {link.metric} brings {link.slope} of the value per prediction, over {link.pairs} comparisons"
-    )
-    return [Finding(LINK, link.metric, "outcome", False, raised, not raised, link.window.start, link.slope, 0.0, said)]
-
-
 RULES: tuple[Callable[[History], list[Finding]], ...] = (
     worse_than_last_label,
     worse_than_base_rate,
@@ -273,7 +260,6 @@ RULES: tuple[Callable[[History], list[Finding]], ...] = (
     guardrails,
     miscalibrated,
     labels,
-    metric_link,
     drift,
     persistent,
 )

@@ -4,19 +4,21 @@ from noria.stats.calibration import calibration_test, ece, logistic_fit, reliabi
 from noria.stats.confident import confident_joint, excess_flips, suspects
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
 from noria.stats.interleaving import Preference, credit, interleave, preference
-from noria.stats.intervals import around, block_mean, block_statistic, proportion
+from noria.stats.intervals import around, block_mean, block_statistic, proportion, t_quantile
 from noria.stats.longrun import block_sums, inflation, mean_error
 from noria.stats.metrics import METRICS, Metric, better, compute, estimate, linear, metric_named, paired, row_loss
 from noria.stats.offpolicy import OffPolicy, effective_size, off_policy, support
 from noria.stats.power import blocks_needed
 from noria.stats.ratio import ratio, ratio_difference, ratio_sequence
 from noria.stats.sequential import drawn_as_declared, excess, half_width, mean_sequence, rate_sequence, sample_ratio
+from noria.stats.slopes import Slope, partial_slope, pooled, scaled
 
 __all__ = [
     "METRICS",
     "Metric",
     "OffPolicy",
     "Preference",
+    "Slope",
     "around",
     "better",
     "block_mean",
@@ -47,6 +49,8 @@ __all__ = [
     "metric_named",
     "off_policy",
     "paired",
+    "partial_slope",
+    "pooled",
     "preference",
     "proportion",
     "psi",
@@ -57,7 +61,9 @@ __all__ = [
     "reliability",
     "row_loss",
     "sample_ratio",
+    "scaled",
     "support",
     "suspects",
+    "t_quantile",
     "wasserstein",
 ]

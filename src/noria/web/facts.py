@@ -20,6 +20,7 @@ from noria.records import (
     Entry,
     Gated,
     Ingested,
+    Linked,
     Record,
     Released,
     Retraining,
@@ -167,7 +168,17 @@ def _business(home: Home, system: System) -> Spoke:
     against = "" if gain.value is None else f", {amount(gain.value, money.currency, sign=True)} against doing nothing"
     word = money.advice.split(":")[0]
     state: State = "good" if word == "continue" else "bad" if word == "stop" else "unsure"
-    return Spoke("business", state, money.window.start, f"{amount(money.total, money.currency)}{against}; {money.advice}")
+    linked = home.ledger.latest(Linked)
+    link = business.state(linked.record) if linked is not None else ""
+    says = f"{amount(money.total, money.currency)}{against}; {money.advice}"
+    if link in ("broken", "no link"):
+        state = "bad" if link == "broken" else "unsure" if state == "good" else state
+        says += (
+            f"; the link from {system.objective.metric} to value is {link}"
+            if link == "broken"
+            else f"; {system.objective.metric} has no link to value"
+        )
+    return Spoke("business", state, money.window.start, says)
 
 
 def standing(home: Home) -> Back | None:
@@ -230,6 +241,7 @@ class Money(msgspec.Struct, frozen=True):
     versus: dict[str, Estimate]
     releases: dict[str, float]
     advice: str
+    net: business.Net | None = None
 
     def gain(self, policy: str) -> Estimate:
         """Money made beyond a policy over the whole time, with its interval."""
@@ -256,7 +268,7 @@ def totals(home: Home, system: System, *, released: bool = False) -> Money | Non
     if found["window"] is None or not found["n"]:
         return None
     releases = {one["release"]: one["total"] for one in found["releases"]}
-    kept = {name: found[name] for name in ("window", "currency", "n", "total", "policies", "versus", "advice")}
+    kept = {name: found[name] for name in ("window", "currency", "n", "total", "policies", "versus", "advice", "net")}
     return Money(releases=releases, **kept)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ from noria.core import Check, Estimate, Verdict
 from noria.deployment.bundles import Bundles
 from noria.deployment.rollout import arms
 from noria.deployment.rollout.worth import Floats, labels, numbers
-from noria.measure import blocks_of, parse_policy
+from noria.measure import PER_PREDICTION, blocks_of, business_numbers, business_rails, parse_policy
 from noria.stats.ratio import parts
 from noria.system import AtLeast, AtMost, System
 
@@ -29,9 +29,13 @@ class Said:
     weight: Floats
     days: arms.Ints
     units: arms.Names
+    business: dict[str, Floats] = field(default_factory=dict)
 
     def parts(self, system: System, metric: str) -> tuple[Floats, Floats]:
         """The metric as a ratio of two sums over these rows."""
+        if metric in self.business:
+            known = np.isfinite(self.business[metric])
+            return np.where(known, self.business[metric], 0.0), known.astype(float)
         act = np.where(np.isfinite(self.act), self.act > 0, np.nan) if metric in RATIOS else None
         quantile = parse_policy(system.decide.policy).quantile
         return parts(metric, self.label, self.score, act=act, weights=self.weight, quantile=quantile)
@@ -56,25 +60,41 @@ def told(system: System, bundles: Bundles, sha256: str, frame: pl.DataFrame, act
         taken, chance = numbers(frame["_act"]), numbers(frame["_act_propensity"])
         weight = np.where(np.nan_to_num(taken) == 0, 1 / np.where(np.isfinite(chance), chance, 1.0), 0.0)
     days = blocks_of(frame["_time"], system.gate.block)
-    return Said(np.asarray(label, float), score, act, weight, days, frame["_unit"].to_numpy().astype(str))
+    units = frame["_unit"].to_numpy().astype(str)
+    return Said(np.asarray(label, float), score, act, weight, days, units, _business(system, bundles, frame, act, shadow=shadow))
+
+
+def _business(system: System, bundles: Bundles, frame: pl.DataFrame, act: Floats, *, shadow: bool) -> dict[str, Floats]:
+    """What each business guardrail is the mean of, by its name. What came of another model's act says nothing of this one's outcomes."""
+    found = {}
+    own = system.label.affected_by_action or system.label.observed_when is not None
+    for rail in business_rails(system):
+        if shadow and (own or rail.metric != PER_PREDICTION):
+            found[rail.metric] = np.full(frame.height, np.nan)
+        else:
+            taken, score = numbers(frame["_act"]) if own else act, numbers(frame["_shadow_score" if shadow else "_score"])
+            found[rail.metric] = business_numbers(bundles.home.engine, system, rail.metric, frame, taken, score)
+    return found
 
 
 def joined(some: list[Said]) -> Said | None:
     """Several stretches of rows as one."""
     if not some:
         return None
-    return Said(
-        *(np.concatenate([getattr(one, name) for one in some]) for name in ("label", "score", "act", "weight", "days", "units"))
-    )
+    columns = ("label", "score", "act", "weight", "days", "units")
+    business = {name: np.concatenate([one.business[name] for one in some]) for name in some[0].business}
+    label, score, act, weight, days, units = (np.concatenate([getattr(one, name) for one in some]) for name in columns)
+    return Said(label, score, act, weight, days, units, business)
 
 
 def declared(system: System) -> list[AtMost | AtLeast]:
     """The guardrails that closed outcomes can say something about."""
-    return [
+    by_metric = [
         rail
         for rail in system.objective.guardrails
         if rail.metric in stats.METRICS and system.task in stats.METRICS[rail.metric].tasks
     ]
+    return by_metric + business_rails(system)
 
 
 def guardrails(system: System, mine: Said | None, *, error: float, looks: int) -> tuple[Check, ...]:
@@ -92,6 +112,10 @@ def guardrails(system: System, mine: Said | None, *, error: float, looks: int) -
             part = error / len(rails)
             by_day = stats.ratio_sequence(over, under, mine.days, error=part, least=system.gate.blocks)
             keep = under > 0 if rail.metric not in RATIOS else mine.weight > 0
+            if rail.metric in mine.business and not keep.any():
+                detail = f"{rail.metric} is known only of rows that the challenger answers"
+                made.append(Check("guardrail", Verdict.NOT_MEASURED, rail.metric, bound=rail.bound, detail=detail))
+                continue
             by_unit = stats.ratio(over[keep], under[keep], mine.units[keep], confidence=1 - part / looks)
             found = arms.widest(by_day, by_unit)
         made.append(_bounded(rail, found))
