@@ -9,7 +9,7 @@ from noria.data.history import history_columns, history_features, last_column, s
 from noria.data.ingest import ingest
 from noria.data.labels import close
 from noria.data.spine import spine
-from noria.data.training import TrainingFrames, snapshot, training_set
+from noria.data.training import TrainingFrames, recalibration_set, snapshot, training_set
 from noria.data.verify import verify
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "history_features",
     "ingest",
     "last_column",
+    "recalibration_set",
     "seasonal_column",
     "snapshot",
     "spine",

@@ -6,6 +6,7 @@ The parts are counted back from the newest closed cohort: fresh, test, validate,
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -80,6 +81,32 @@ def training_set(
     return _entered(home, record, everything.end), frames
 
 
+def recalibration_set(
+    home: Home, system: System, now: datetime, since: datetime
+) -> tuple[Entry[TrainingSet], TrainingFrames] | None:
+    """A set to calibrate on what was asked since ``since``: its first half is ``validate``, its later half ``test``.
+
+    ``fresh`` is the last window, ``train`` (for the baselines) what was asked before. ``None`` while either half has fewer blocks than
+    the gate asks for.
+    """
+    end = _end(home, system, now)
+    block, every, gap = duration(system.gate.block), duration(system.every), gap_of(system)
+    if end is None:
+        return None
+    blocks = (end - since - every - 2 * gap) // block
+    half = blocks // 2
+    if half < system.gate.blocks:
+        return None
+    parts = replace(
+        system.parts,
+        least=system.every,
+        validate=duration_text((blocks - half) * block),
+        test=duration_text(half * block),
+        fresh=system.every,
+    )
+    return training_set(home, replace(system, parts=parts), now)
+
+
 def gap_of(system: System) -> timedelta:
     """The gap between parts: so long that every label of one part is known before the next begins."""
     return maturity(system)
@@ -87,11 +114,10 @@ def gap_of(system: System) -> timedelta:
 
 def part_windows(home: Home, system: System, now: datetime, *, until: datetime | None = None) -> dict[str, Window] | None:
     """The windows of the four parts, in time order; ``None`` when closed cohorts do not reach far enough back."""
-    newest = measure.closed_until(home)
-    if newest is None:
+    end = _end(home, system, now)
+    if end is None:
         return None
     every, gap, parts = duration(system.every), gap_of(system), system.parts
-    end = min(newest, floor(now - maturity(system), every))
     if until is not None:
         end = min(end, floor(until, every))
     found: dict[str, Window] = {}
@@ -107,6 +133,12 @@ def part_windows(home: Home, system: System, now: datetime, *, until: datetime |
     if end - start < duration(parts.least):
         return None
     return {"train": Window(start, end), **dict(reversed(found.items()))}
+
+
+def _end(home: Home, system: System, now: datetime) -> datetime | None:
+    """The end of the newest cohort that had closed by ``now``."""
+    newest = measure.closed_until(home)
+    return None if newest is None else min(newest, floor(now - maturity(system), duration(system.every)))
 
 
 def _first_closed(home: Home) -> datetime | None:

@@ -6,6 +6,7 @@ Of the records it writes ``Tuned``, ``Trained``, ``TestOpened``, ``Evaluated`` a
 from noria.development.choice import choose
 from noria.development.evaluation import evaluate
 from noria.development.gate import gate
+from noria.development.recalibration import recalibrate
 from noria.development.training import train
 
-__all__ = ["choose", "evaluate", "gate", "train"]
+__all__ = ["choose", "evaluate", "gate", "recalibrate", "train"]

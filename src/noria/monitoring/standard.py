@@ -30,7 +30,7 @@ def standard(home: Home, system: System, release: str, *, relative: bool) -> flo
     predict is no decay.
     """
     metric = system.objective.metric
-    evaluated = _evaluated(home, release)
+    evaluated = evaluated_at_gate(home, release)
     daily = evaluated.daily if evaluated is not None else {}
     values = np.asarray(daily.get(metric, ()), float)
     if len(values) < 2:
@@ -71,7 +71,7 @@ def _bound(made: Estimate, margin: float) -> float | None:
     return float(f"{made.low - margin * abs(made.value):.9g}")
 
 
-def _evaluated(home: Home, release: str) -> Evaluated | None:
+def evaluated_at_gate(home: Home, release: str) -> Evaluated | None:
     trained = _trained(home, release)
     if trained is None:
         return None
