@@ -21,6 +21,7 @@ from noria.records import (
     Ingested,
     Monitored,
     Part,
+    Released,
     Retraining,
     RolloutMoved,
     Signal,
@@ -397,3 +398,18 @@ def test_recalibration_is_held_back_by_a_fault_and_spends_no_budget(begin: Any, 
     assert made.record.decision == "blocked"
     assert "bad data" in made.record.reason
     assert ask(story).record.decision == "recalibrate"
+
+
+@pytest.mark.parametrize("name", ["decay", "worse than baseline", "drift"])
+def test_what_was_found_of_the_release_before_does_not_train_again(begin: Any, told: Any, name: str) -> None:
+    story = trained(begin, told, HARM)
+    later(story, 8)
+    opened(story, name, harm=name != "drift", subject="old")
+    opened(story, "value", harm=True, subject="old")
+    later(story, 1)
+    story.home.commit(Released(number=1, bundle="new", previous="old", reason="promotion"), key="released/1")
+    assert ask(story) is None
+    later(story, 15)
+    made = ask(story)  # its own windows would have ended them by now
+    kinds = {text.partition(": alert/")[2].partition("/")[0] for text in made.record.triggers}
+    assert kinds == {name, "value"} - {"decay"}

@@ -9,7 +9,7 @@ from noria.data.history import history_columns, history_features, last_column, s
 from noria.data.ingest import ingest
 from noria.data.labels import close
 from noria.data.spine import spine
-from noria.data.training import TrainingFrames, recalibration_set, snapshot, training_set
+from noria.data.training import TrainingFrames, labelled, recalibration_set, snapshot, training_set
 from noria.data.verify import verify
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "history_columns",
     "history_features",
     "ingest",
+    "labelled",
     "last_column",
     "recalibration_set",
     "seasonal_column",

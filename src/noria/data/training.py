@@ -56,11 +56,8 @@ def training_set(
         return None
     plan = features.plan(system, features.schemas(home, system))
     everything = Window(windows["train"].start, windows["fresh"].end)
-    logged = [name for name in home.lake.schema(PREDICTIONS.name) or () if name not in _NOT_LEARNED_FROM]
-    closed = measure.closed(home, system, everything, columns=logged)
     dropped: dict[str, int] = {}
-    rows = _usable(system, closed, dropped)
-    rows = _placed(rows, windows, dropped)
+    rows = _placed(_logged(home, system, everything, dropped), windows, dropped)
     rows = _unrepeated(system, rows, dropped)
     frames = {name: rows.filter(pl.col("_part") == name).drop("_part") for name in windows}
     begun = frames["train"]["_time"].min()
@@ -79,6 +76,19 @@ def training_set(
         dropped=dict(sorted(dropped.items())),
     )
     return _entered(home, record, everything.end), frames
+
+
+def labelled(home: Home, system: System, now: datetime) -> pl.DataFrame:
+    """Everything that had closed by ``now`` with a label, as one frame with the columns of a part; empty when there is none.
+
+    For what looks back over all of history; nothing is recorded, and nothing of it enters a training set.
+    """
+    end, first = _end(home, system, now), _first_closed(home)
+    if end is None or first is None:
+        return pl.DataFrame()
+    plan = features.plan(system, features.schemas(home, system))
+    rows = _logged(home, system, Window(first - timedelta(microseconds=1), end), {}).with_columns(pl.lit("all").alias("_part"))
+    return _filled(home, system, plan, {"all": rows.unique("_id", keep="last", maintain_order=True).drop("_part")}, now)["all"]
 
 
 def recalibration_set(
@@ -146,6 +156,12 @@ def _first_closed(home: Home) -> datetime | None:
         return None
     first = home.engine.sql("select min(_time) as first from outcomes", outcomes=home.lake.scan(OUTCOMES.name)).item()
     return first if isinstance(first, datetime) else None
+
+
+def _logged(home: Home, system: System, window: Window, dropped: dict[str, int]) -> pl.DataFrame:
+    """The closed rows of a window that may be learned from."""
+    logged = [name for name in home.lake.schema(PREDICTIONS.name) or () if name not in _NOT_LEARNED_FROM]
+    return _usable(system, measure.closed(home, system, window, columns=logged), dropped)
 
 
 def _usable(system: System, closed: pl.DataFrame, dropped: dict[str, int]) -> pl.DataFrame:

@@ -5,8 +5,10 @@ Of the records it writes ``Tuned``, ``Trained``, ``TestOpened``, ``Evaluated`` a
 
 from noria.development.choice import choose
 from noria.development.evaluation import evaluate
+from noria.development.freshness import Freshness, Interval, best_interval, freshness
 from noria.development.gate import gate
 from noria.development.recalibration import recalibrate
+from noria.development.recipes import names
 from noria.development.training import train
 
-__all__ = ["choose", "evaluate", "gate", "recalibrate", "train"]
+__all__ = ["Freshness", "Interval", "best_interval", "choose", "evaluate", "freshness", "gate", "names", "recalibrate", "train"]

@@ -18,7 +18,7 @@ from noria.measure import closed_until
 from noria.monitoring.alerts import open_alerts
 from noria.monitoring.recalibration import NAME as MISCALIBRATED
 from noria.monitoring.recalibration import explained, room
-from noria.monitoring.rules import EVERY, PERFORMANCE
+from noria.monitoring.rules import CURRENT, EVERY, PERFORMANCE
 from noria.monitoring.suffering import suffers
 from noria.records import (
     Alerted,
@@ -30,6 +30,7 @@ from noria.records import (
     Gated,
     Ingested,
     Record,
+    Released,
     Retraining,
     RolloutMoved,
     TrainingSet,
@@ -113,7 +114,7 @@ def _triggers(
     ever = _used(home, now, YEAR)
     for entry in alerts:
         found = entry.record
-        if found.alert in used:
+        if found.alert in used or _of_another(home, system, found, now):
             continue
         if "decay" in policy.on and found.harm and found.name in PERFORMANCE:
             made.append(Trigger(f"decay: {found.alert}", entry.id, tune=found.alert not in ever))
@@ -207,6 +208,18 @@ def _mended(home: Home, now: datetime, length: timedelta) -> set[str]:
     """The alerts that have led to a recalibration within ``length``."""
     texts = [text for e in home.ledger.read(Retraining, prefix=MEND, since=now - length) for text in e.record.triggers]
     return {text.partition(": ")[2] for text in texts}
+
+
+def _of_another(home: Home, system: System, found: Alerted, now: datetime) -> bool:
+    """Whether an alert is about what answered before the newest release, which has not had the windows yet that would end it."""
+    released = home.ledger.latest(Released)
+    if released is None or found.since >= released.at:
+        return False
+    if found.name == "decay":
+        return found.subject != released.record.bundle[:12]
+    label = system.label
+    ripe = duration(label.within) + duration(label.horizon) + duration(label.lateness)
+    return now - released.at < 2 * CURRENT * duration(system.every) + ripe
 
 
 def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
