@@ -132,7 +132,8 @@ def aged(slope, steps=12, half=0.0):
     """A value lost that rises by ``slope`` a prediction and step."""
     zero = Estimate(0.0, 0.0, 0.0, 50)
     ages = [
-        Age(7.0 * k, 7.0 * k + 7, zero, Estimate(slope * k, (slope - half) * k, (slope + half) * k, 50), 1000) for k in range(steps)
+        Age(7.0 * k, 7.0 * k + 7, zero, Estimate(slope * k, (slope - half) * k, (slope + half) * k, 50), 1000)
+        for k in range(steps)
     ]
     return Freshness("linear", "log_loss", 56.0, 7.0, steps, 100.0, tuple(ages))
 

@@ -19,7 +19,7 @@ from noria.monitoring.alerts import open_alerts
 from noria.monitoring.recalibration import NAME as MISCALIBRATED
 from noria.monitoring.recalibration import explained, room
 from noria.monitoring.rules import CURRENT, EVERY, PERFORMANCE
-from noria.monitoring.suffering import suffers
+from noria.monitoring.suffering import DRIFTS, suffers
 from noria.records import (
     Alerted,
     Approved,
@@ -118,7 +118,7 @@ def _triggers(
             continue
         if "decay" in policy.on and found.harm and found.name in PERFORMANCE:
             made.append(Trigger(f"decay: {found.alert}", entry.id, tune=found.alert not in ever))
-        elif "drift" in policy.on and found.name == "drift":
+        elif "drift" in policy.on and found.name in DRIFTS:
             why = suffers(home, system, found, alerts)
             if why:
                 made.append(Trigger(f"drift: {found.alert}", entry.id))

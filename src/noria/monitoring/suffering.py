@@ -13,7 +13,6 @@ import numpy as np
 
 from noria.core import Verdict
 from noria.monitoring.outcomes import CHAMPION
-from noria.monitoring.reference import SCORE
 from noria.monitoring.rules import CURRENT, PERFORMANCE, SOON
 from noria.monitoring.windows import found, recent, value_of
 from noria.records import Alerted, Entry, Monitored
@@ -22,6 +21,8 @@ from noria.system import System
 
 MATERIAL = 0.1
 """The share of the release's loss that has to move with a shift before the shift alone is a reason to train."""
+DRIFTS = ("drift", "inputs moved together", "unseen regions", "label shift")
+"""The alerts that say that something moved."""
 BEFORE_LABELS = ("expected performance", "concept change")
 LEADS = ("lead", "level")
 
@@ -43,7 +44,7 @@ def suffers(home: Home, system: System, drift: Alerted, opened: Sequence[Entry[A
 
 def material(system: System, drift: Alerted, traffic: Sequence[Monitored]) -> float | None:
     """The middle, over the windows where the source's columns failed, of the largest share of the loss that moves with one of them."""
-    columns = {f.name for f in system.flat_features if f.source == drift.subject} | ({SCORE} & {drift.subject})
+    columns = {f.name for f in system.flat_features if f.source == drift.subject} | {drift.subject}
     shares = []
     for window in traffic:
         mine = [s.impact for s in window.signals if s.subject in columns and s.verdict is Verdict.FAIL and s.impact is not None]
