@@ -22,4 +22,5 @@ system = nr.System(
     candidates=[nr.Prior(), nr.Last(), nr.Linear(), nr.Boosting(trials=8, seeds=1)],
     rollout=nr.Rollout(shadow="14d", canary=(0.1, 0.5), unit="half_hour"),
     retrain=nr.Retrain(every="28d", on=("decay", "drift"), cooldown="7d"),
+    costs=nr.Costs(training=20),
 )

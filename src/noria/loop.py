@@ -17,10 +17,10 @@ from noria.core import DataFault, Verdict, Window
 from noria.core.window import EPOCH
 from noria.deployment import Bundles
 from noria.records import (
+    Alerted,
     Approved,
     Charter,
     Declared,
-    Diagnosed,
     Entry,
     Gated,
     Retraining,
@@ -136,8 +136,8 @@ def _improve(home: Home, system: System, now: datetime) -> None:
     with home.measurements.span("turn.monitoring.retraining"):
         asked = pending(home)
         if asked is None:
-            asked = monitoring.retraining(home, system, now, blocking(home))
-    if asked is None or asked.record.decision != "go":
+            asked = monitoring.retraining(home, system, now, monitoring.blocking(home, now))
+    if asked is None or asked.record.decision == "blocked":
         return
     gated = train(home, system, asked)
     if gated is not None and gated.record.verdict is Verdict.PASS and approved(home, system, gated):
@@ -158,11 +158,11 @@ def chartered(home: Home, system: System) -> bool:
 
 
 def pending(home: Home) -> Entry[Retraining] | None:
-    """The last order to train that has not led to a rollout or a refusal yet. One that could not be met for weeks is given up."""
-    last = home.ledger.latest(Retraining, prefix="retraining/go/")
+    """The last order that has not led to a rollout or a refusal yet. One that could not be met for weeks is given up."""
+    last = monitoring.last_order(home)
     if last is None or home.clock.now() - last.at > monitoring.STALE:
         return None
-    gated = home.ledger.find(gate_key(last))
+    gated = home.ledger.find(monitoring.gate_key(last))
     if not isinstance(gated, Entry) or not isinstance(gated.record, Gated):
         return last
     if gated.record.verdict is not Verdict.PASS:
@@ -170,17 +170,6 @@ def pending(home: Home) -> Entry[Retraining] | None:
     begun = [child for child in home.ledger.children(gated.id) if isinstance(child.record, RolloutMoved)]
     refused = home.ledger.latest(Approved, prefix=f"approved/{gated.key}")
     return None if begun or (refused is not None and not refused.record.granted) else last
-
-
-def gate_key(asked: Entry[Retraining]) -> str:
-    """Where the verdict on an order to train is found."""
-    return f"gated/{asked.key.removeprefix('retraining/go/')}"
-
-
-def blocking(home: Home) -> Entry[Diagnosed] | None:
-    """The newest diagnosis, when what it found must be mended before anything is trained on."""
-    last = home.ledger.latest(Diagnosed)
-    return last if last is not None and last.record.blocks_retraining else None
 
 
 def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:
@@ -192,10 +181,13 @@ def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:
 
 
 def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] | None:
-    """From an order to train to the gate's verdict. Everything is keyed by the order, so that it can be taken up again."""
-    known = home.ledger.find(gate_key(asked))
+    """From an order to the gate's verdict. Everything is keyed by the order, so that it can be taken up again."""
+    key = monitoring.gate_key(asked)
+    known = home.ledger.find(key)
     if known is not None and isinstance(known.record, Gated):
         return known  # type: ignore[return-value]  # the record's type was looked at
+    if asked.record.decision == "recalibrate":
+        return _recalibrate(home, system, asked, key)
     with home.measurements.span("turn.data.training_set"):
         made = data.training_set(home, system, asked.at)
         if made is None:
@@ -203,7 +195,7 @@ def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] 
         training, frames = made
     live = deployment.state(home)
     with home.measurements.span("turn.development.train"):
-        trained = development.train(home, system, training, frames, tune=asked.record.tune)
+        trained = development.train(home, system, training, frames, tune=asked.record.tune, champion=live.champion)
     with home.measurements.span("turn.development.evaluate"):
         for entry in trained:
             development.evaluate(home, system, entry, frames, "validate")
@@ -213,4 +205,18 @@ def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] 
     with home.measurements.span("turn.development.analyse"):
         development.analyse(home, system, chosen, frames)
     with home.measurements.span("turn.development.gate"):
-        return development.gate(home, system, chosen, frames, live.champion, key=gate_key(asked))
+        return development.gate(home, system, chosen, frames, live.champion, key=key)
+
+
+def _recalibrate(home: Home, system: System, asked: Entry[Retraining], key: str) -> Entry[Gated] | None:
+    """Calibrates the champion anew on what closed since the fault that the order's first parent found."""
+    fault = home.ledger.get(asked.parents[0]).record
+    champion = deployment.state(home).champion
+    if champion is None or not isinstance(fault, Alerted):
+        return None
+    with home.measurements.span("turn.data.training_set"):
+        made = data.recalibration_set(home, system, asked.at, fault.since)
+    if made is None:
+        return None
+    with home.measurements.span("turn.development.recalibrate"):
+        return development.recalibrate(home, system, *made, champion, key=key)

@@ -290,3 +290,16 @@ def test_an_estimator_of_any_kind_is_fitted_with_the_weights(tmp_path):
     rate = np.average(label, weights=frames["train"]["_weight"].to_numpy())
     raw = model.load(made["logisticregression"][1]).model
     assert logit(rate) == pytest.approx(logit(np.median(raw.predictor.predict(raw.encoder.encode(frames["test"])))), abs=0.1)
+
+
+def test_a_repair_has_to_beat_the_one_in_force():
+    """Against a calibration that is right nothing helps, and it stays; against one that is off, the new one is near the truth."""
+    system, frames = parcels.system(), {"validate": parcels.rows(30, 0, seed=4)}
+    rows = rows_of(system, frames, "validate")
+    raw = np.clip(rows.frame["load"].to_numpy() * 0.1 + 0.5, 0.05, 0.95)
+    right = fitted("platt", rows.label, raw)
+    assert repair(system, rows, raw, right) == right
+    off = model.Calibration("platt", slope=right.slope, offset=right.offset + 1.5)
+    mended = repair(system, rows, raw, off)
+    assert mended.kind == "platt"
+    assert mended.offset == pytest.approx(right.offset, abs=1e-6)

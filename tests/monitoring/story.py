@@ -265,9 +265,9 @@ class Story:
         days = np.unique(blocks)
         daily = tuple(float(loss[blocks == b].mean()) for b in days)
         sizes = tuple(float((blocks == b).sum()) for b in days)
-        metric = stats.estimate("log_loss", label, score, blocks)
+        metrics = {name: stats.estimate(name, label, score, blocks) for name in ("log_loss", "auc")}
         return Evaluated(
-            candidate=name, part="test", n=len(label), blocks=len(daily), metrics={"log_loss": metric}, value=Estimate(None),
+            candidate=name, part="test", n=len(label), blocks=len(daily), metrics=metrics, value=Estimate(None),
             calibration=stats.reliability(label, score), daily={"log_loss": daily, "block": tuple(float(b) for b in days), "n": sizes},
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,15 +19,19 @@ from noria.records import (
     Entry,
     Gated,
     Ingested,
+    Monitored,
     Part,
+    Released,
     Retraining,
     RolloutMoved,
+    Signal,
     TrainingSet,
     Verified,
 )
 
 DAY = timedelta(days=1)
 NEVER = nr.Retrain(every=None, on=("decay", "drift", "volume"), cooldown="7d")
+HARM = nr.Retrain(every=None, on=("decay", "drift"), cooldown="7d")
 
 
 def ask(story: Any, blocked_by: Any = None) -> Any:
@@ -50,11 +54,11 @@ def trained(begin: Any, told: Any, retrain: Any) -> Any:
     return story
 
 
-def opened(story: Any, name: str, *, harm: bool) -> str:
-    since = story.clock.now()
-    alert = f"alert/{name}/planted/{since.isoformat()}"
+def opened(story: Any, name: str, *, harm: bool, subject: str = "planted", since: datetime | None = None) -> str:
+    since = since or story.clock.now()
+    alert = f"alert/{name}/{subject}/{since.isoformat()}"
     record = Alerted(
-        alert=alert, name=name, subject="planted", state="open", since=since, harm=harm, size=Estimate(1.0), bound=0.0, message="m"
+        alert=alert, name=name, subject=subject, state="open", since=since, harm=harm, size=Estimate(1.0), bound=0.0, message="m"
     )  # fmt: skip
     story.home.commit(record, key=f"{alert}/open")
     return alert
@@ -86,27 +90,64 @@ def test_the_schedule(begin: Any, told: Any) -> None:
     assert not made.record.tune
 
 
-def test_decay_trains_with_a_search_and_drift_without(begin: Any, told: Any) -> None:
+def test_decay_trains_with_a_search(begin: Any, told: Any) -> None:
     story = trained(begin, told, NEVER)
     later(story, 8)
-    drift = opened(story, "drift", harm=False)
-    made = ask(story)
-    assert made.record.triggers == (f"drift: {drift}",)
-    assert not made.record.tune
-    verdict(story, made)
-    later(story, 8)
-    assert ask(story) is None  # one cause, one trigger
     decay = opened(story, "decay", harm=True)
     made = ask(story)
     assert made.record.triggers == (f"decay: {decay}",)
     assert made.record.tune
     verdict(story, made)
     later(story, 20)
-    assert ask(story) is None
+    assert ask(story) is None  # one cause, one trigger
     later(story, 9)
     again = ask(story)  # it is still open after four weeks
     assert again.record.triggers == (f"decay: {decay}",)
     assert not again.record.tune
+
+
+def test_a_harmless_shift_does_not_train_and_is_said_once(begin: Any, told: Any) -> None:
+    story = trained(begin, told, NEVER)
+    later(story, 8)
+    drift = opened(story, "drift", harm=False)
+    made = ask(story)
+    assert made.record.decision == "blocked"
+    assert made.record.triggers == (f"drift: {drift}",)
+    assert "harmless" in made.record.reason
+    later(story, 20)
+    assert ask(story) is None
+    decay = opened(story, "decay", harm=True)  # now performance suffers with it
+    made = ask(story)
+    assert made.record.triggers == (f"drift: {drift}", f"decay: {decay}")
+    verdict(story, made)
+    later(story, 29)
+    assert ask(story).record.triggers == (f"decay: {decay}",)  # a drift trains once, for as long as it is open
+
+
+@pytest.mark.parametrize(
+    ("about", "signal", "trains"),
+    [
+        ("traffic", Signal("js", "x", "feature", 0.5, 0.2, Verdict.FAIL, impact=0.3), True),
+        ("traffic", Signal("js", "x", "feature", 0.5, 0.2, Verdict.FAIL, impact=0.02), False),
+        ("traffic", Signal("js", "y", "feature", 0.5, 0.2, Verdict.FAIL, impact=0.3), False),  # of another source
+        ("traffic", Signal("expected", "log_loss", "prediction", 0.7, 0.6, Verdict.FAIL), True),
+        ("traffic", Signal("expected", "log_loss", "prediction", None, 0.6, Verdict.NOT_ENOUGH_DATA, note="withdrawn"), False),
+        ("outcomes", Signal("lead", "champion", "outcome", 0.01, 0.05, Verdict.NOT_MEASURED), True),
+        ("outcomes", Signal("lead", "champion", "outcome", 0.09, 0.05, Verdict.NOT_MEASURED), False),
+    ],
+)
+def test_a_drift_trains_when_performance_suffers(begin: Any, told: Any, about: Any, signal: Signal, trains: bool) -> None:
+    story = trained(begin, told, NEVER)
+    rows = Signal("rows", "champion", "outcome", 30.0)
+    for day in range(7):
+        later(story, 1)
+        window = Window(story.clock.now() - DAY, story.clock.now())
+        seen = Monitored(window=window, about=about, release="b", n=30, signals=(signal, rows))
+        story.home.commit(seen, key=f"monitored/{about}/{day}")
+    drift = opened(story, "drift", harm=False, subject="asked")
+    made = ask(story)
+    assert (made.record.decision, made.record.triggers) == ("go" if trains else "blocked", (f"drift: {drift}",))
+    assert not made.record.tune
 
 
 @pytest.mark.parametrize("name", ["volume", "late scoring", "miscalibrated"])
@@ -229,3 +270,146 @@ def test_a_verification_that_fails_today_holds_back_today(begin: Any, told: Any)
     assert made.record.reason == "verification of sensor fails: nulls"
     later(story, 1)
     assert ask(story).record.decision == "go"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_skew_holds_back_whichever_cause_comes_first(begin: Any, told: Any, rank: int) -> None:
+    story = trained(begin, told, nr.Retrain(every="10d", on=()))
+    later(story, 11)
+    alert = opened(story, "decay", harm=True)
+    causes = [Cause("concept", Verdict.FAIL, 0.6, "monitoring", "train"), Cause("skew", Verdict.FAIL, 0.4, "data", "mend it")]
+    record = Diagnosed(
+        symptoms=(f"{alert}/open",), window=Window(story.now - DAY, story.now), causes=tuple(causes[:: 1 - 2 * rank]),
+        back_to="data", account="a", blocks_retraining=False,
+    )  # fmt: skip
+    story.home.commit(record, key="diagnosis/1")
+    made = ask(story)
+    assert made.record.decision == "blocked"
+    assert "the diagnosis found skew" in made.record.reason
+    story.home.commit(Approved(subject="diagnosis/1", by="ada"), key="approved/diagnosis/1/1")
+    assert ask(story).record.decision == "go"
+
+
+def test_a_skew_that_was_cleared_holds_nothing_back(begin: Any, told: Any) -> None:
+    story = trained(begin, told, nr.Retrain(every="10d", on=()))
+    later(story, 11)
+    alert = opened(story, "decay", harm=True)
+    record = Diagnosed(
+        symptoms=(f"{alert}/open",), window=Window(story.now - DAY, story.now), causes=(Cause("skew", Verdict.PASS, 0.0, "data", "-"),),
+        back_to="development", account="a", blocks_retraining=False,
+    )  # fmt: skip
+    story.home.commit(record, key="diagnosis/1")
+    assert ask(story).record.decision == "go"
+
+
+def test_a_later_diagnosis_does_not_lift_an_earlier_one(begin: Any, told: Any) -> None:
+    story = trained(begin, told, nr.Retrain(every="10d", on=()))
+    later(story, 11)
+    first = opened(story, "refused", harm=True)
+    stop = diagnosed(story, f"{first}/open")
+    second = opened(story, "decay", harm=True)
+    other = Diagnosed(
+        symptoms=(f"{second}/open",), window=Window(story.now - DAY, story.now), causes=(), back_to="development", account="a"
+    )  # fmt: skip
+    story.home.commit(other, key="diagnosis/later")
+    found = monitoring.blocking(story.home, story.clock.now())
+    assert found is not None
+    assert found.id == stop.id
+    later(story, 29)
+    assert monitoring.blocking(story.home, story.clock.now()) is None
+
+
+# --------------------------------------------------------------------------------------------------------- the cheaper act
+
+
+def live(begin: Any, told: Any, world: Any, days: int, *, retrain: Any = HARM, seed: int = 0) -> Any:
+    """A release whose scores were right for 30 days, then ``days`` of ``world``; the alert that it is miscalibrated is open since."""
+    story = begin(told.declaration(retrain=retrain), seed)
+    story.tell(told.World(), 44)
+    first = ask(story)
+    verdict(story, first)
+    story.release(told.World())
+    story.tell(told.World(), 10)
+    since = story.now
+    story.tell(world, days)
+    with_windows(story)
+    opened(story, "miscalibrated", harm=False, subject="score", since=since)
+    return story
+
+
+def with_windows(story: Any) -> None:
+    monitoring.watch(story.home, story.system, story.clock.now())
+
+
+def test_a_planted_miscalibration_is_calibrated_not_trained(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.3), 28)
+    decay = opened(story, "decay", harm=True, subject=story.bundle[:12])
+    made = ask(story)
+    assert made.record.decision == "recalibrate"
+    assert made.key.startswith("retraining/recalibrate/")
+    assert made.record.triggers[1] == f"decay: {decay}"
+    assert "the ranking has held" in made.record.reason
+    assert ask(story) is None  # one at a time
+    key = monitoring.gate_key(made)
+    assert key.startswith("gated/recalibrate/")
+    story.home.commit(Gated(candidate="c", bundle="b", verdict=Verdict.FAIL, checks=()), key=key)
+    assert ask(story).record.decision == "go"  # it did not help: the dearer act
+
+
+def test_a_planted_concept_change_is_trained_not_calibrated(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.3, slope=0.2), 28)
+    assert ask(story) is None
+    decay = opened(story, "decay", harm=True, subject=story.bundle[:12])
+    made = ask(story)
+    assert (made.record.decision, made.record.triggers) == ("go", (f"decay: {decay}",))
+
+
+def test_recalibration_waits_for_as_many_windows_as_it_needs(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.1), 12)
+    opened(story, "decay", harm=True, subject=story.bundle[:12])
+    made = ask(story)
+    assert made.record.decision == "blocked"
+    assert made.record.reason.startswith("wait: the ranking has held")
+    story.tell(told.World(base=-0.1), 1)
+    assert ask(story) is None  # said once
+    story.tell(told.World(base=-0.1), 12)
+    with_windows(story)
+    assert ask(story).record.decision == "recalibrate"
+
+
+def test_recalibration_can_be_switched_off(begin: Any, told: Any) -> None:
+    off = nr.Retrain(every=None, on=("decay",), cooldown="7d", recalibrate=False)
+    story = live(begin, told, told.World(base=-0.3), 28, retrain=off)
+    assert ask(story) is None
+    opened(story, "decay", harm=True, subject=story.bundle[:12])
+    assert ask(story).record.decision == "go"
+
+
+def test_a_schedule_that_is_due_trains_anyway(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.3), 28, retrain=nr.Retrain(every="28d", on=()))
+    assert ask(story).record.decision == "go"
+
+
+def test_recalibration_is_held_back_by_a_fault_and_spends_no_budget(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.3), 28, retrain=nr.Retrain(every=None, on=("decay",), budget=1))
+    opened(story, "decay", harm=True, subject=story.bundle[:12])
+    first = opened(story, "refused", harm=True)
+    made = ask(story, diagnosed(story, f"{first}/open"))
+    assert made.record.decision == "blocked"
+    assert "bad data" in made.record.reason
+    assert ask(story).record.decision == "recalibrate"
+
+
+@pytest.mark.parametrize("name", ["decay", "worse than baseline", "drift", "unseen regions"])
+def test_what_was_found_of_the_release_before_does_not_train_again(begin: Any, told: Any, name: str) -> None:
+    story = trained(begin, told, HARM)
+    later(story, 8)
+    opened(story, name, harm=name not in ("drift", "unseen regions"), subject="old")
+    opened(story, "value", harm=True, subject="old")
+    later(story, 1)
+    story.home.commit(Released(number=1, bundle="new", previous="old", reason="promotion"), key="released/1")
+    assert ask(story) is None
+    later(story, 15)
+    made = ask(story)  # its own windows would have ended them by now
+    kinds = {text.partition(": alert/")[2].partition("/")[0] for text in made.record.triggers}
+    assert kinds == {name, "value"} - {"decay"}

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("turn", "wheel:turn", "Do what is due now, once."),
         Command("up", "wheel:up", "Keep turning, serve predictions, and keep the report fresh."),
         Command("serve", "wheel:serve", "Serve predictions only."),
-        Command("replay", "wheel:replay", "Run history through the same code under a simulated clock."),
+        Command("replay", "replay:replay", "Run history through the same code under a simulated clock."),
     ),
     "Single steps": (
         Command("scope", "steps:scope", "Answer whether ML is worth it here: the charter."),

@@ -10,7 +10,7 @@ from noria.data.ingest import ingest
 from noria.data.labels import close
 from noria.data.relabel import relabel
 from noria.data.spine import spine
-from noria.data.training import TrainingFrames, snapshot, training_set
+from noria.data.training import TrainingFrames, labelled, recalibration_set, snapshot, training_set
 from noria.data.verify import verify
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "history_columns",
     "history_features",
     "ingest",
+    "labelled",
     "last_column",
+    "recalibration_set",
     "relabel",
     "seasonal_column",
     "snapshot",

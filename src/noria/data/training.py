@@ -6,6 +6,7 @@ The parts are counted back from the newest closed cohort: fresh, test, validate,
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -55,11 +56,8 @@ def training_set(
         return None
     plan = features.plan(system, features.schemas(home, system))
     everything = Window(windows["train"].start, windows["fresh"].end)
-    logged = [name for name in home.lake.schema(PREDICTIONS.name) or () if name not in _NOT_LEARNED_FROM]
-    closed = measure.closed(home, system, everything, columns=logged)
     dropped: dict[str, int] = {}
-    rows = _usable(system, closed, dropped)
-    rows = _placed(rows, windows, dropped)
+    rows = _placed(_logged(home, system, everything, dropped), windows, dropped)
     rows = _unrepeated(system, rows, dropped)
     frames = {name: rows.filter(pl.col("_part") == name).drop("_part") for name in windows}
     begun = frames["train"]["_time"].min()
@@ -80,6 +78,45 @@ def training_set(
     return _entered(home, record, everything.end), frames
 
 
+def labelled(home: Home, system: System, now: datetime) -> pl.DataFrame:
+    """Everything that had closed by ``now`` with a label, as one frame with the columns of a part; empty when there is none.
+
+    For what looks back over all of history; nothing is recorded, and nothing of it enters a training set.
+    """
+    end, first = _end(home, system, now), _first_closed(home)
+    if end is None or first is None:
+        return pl.DataFrame()
+    plan = features.plan(system, features.schemas(home, system))
+    rows = _logged(home, system, Window(first - timedelta(microseconds=1), end), {}).with_columns(pl.lit("all").alias("_part"))
+    return _filled(home, system, plan, {"all": rows.unique("_id", keep="last", maintain_order=True).drop("_part")}, now)["all"]
+
+
+def recalibration_set(
+    home: Home, system: System, now: datetime, since: datetime
+) -> tuple[Entry[TrainingSet], TrainingFrames] | None:
+    """A set to calibrate on what was asked since ``since``: its first half is ``validate``, its later half ``test``.
+
+    ``fresh`` is the last window, ``train`` (for the baselines) what was asked before. ``None`` while either half has fewer blocks than
+    the gate asks for.
+    """
+    end = _end(home, system, now)
+    block, every, gap = duration(system.gate.block), duration(system.every), gap_of(system)
+    if end is None:
+        return None
+    blocks = (end - since - every - 2 * gap) // block
+    half = blocks // 2
+    if half < system.gate.blocks:
+        return None
+    parts = replace(
+        system.parts,
+        least=system.every,
+        validate=duration_text((blocks - half) * block),
+        test=duration_text(half * block),
+        fresh=system.every,
+    )
+    return training_set(home, replace(system, parts=parts), now)
+
+
 def gap_of(system: System) -> timedelta:
     """The gap between parts: so long that every label of one part is known before the next begins."""
     return maturity(system)
@@ -87,11 +124,10 @@ def gap_of(system: System) -> timedelta:
 
 def part_windows(home: Home, system: System, now: datetime, *, until: datetime | None = None) -> dict[str, Window] | None:
     """The windows of the four parts, in time order; ``None`` when closed cohorts do not reach far enough back."""
-    newest = measure.closed_until(home)
-    if newest is None:
+    end = _end(home, system, now)
+    if end is None:
         return None
     every, gap, parts = duration(system.every), gap_of(system), system.parts
-    end = min(newest, floor(now - maturity(system), every))
     if until is not None:
         end = min(end, floor(until, every))
     found: dict[str, Window] = {}
@@ -109,11 +145,23 @@ def part_windows(home: Home, system: System, now: datetime, *, until: datetime |
     return {"train": Window(start, end), **dict(reversed(found.items()))}
 
 
+def _end(home: Home, system: System, now: datetime) -> datetime | None:
+    """The end of the newest cohort that had closed by ``now``."""
+    newest = measure.closed_until(home)
+    return None if newest is None else min(newest, floor(now - maturity(system), duration(system.every)))
+
+
 def _first_closed(home: Home) -> datetime | None:
     if home.lake.schema(OUTCOMES.name) is None:
         return None
     first = home.engine.sql("select min(_time) as first from outcomes", outcomes=home.lake.scan(OUTCOMES.name)).item()
     return first if isinstance(first, datetime) else None
+
+
+def _logged(home: Home, system: System, window: Window, dropped: dict[str, int]) -> pl.DataFrame:
+    """The closed rows of a window that may be learned from."""
+    logged = [name for name in home.lake.schema(PREDICTIONS.name) or () if name not in _NOT_LEARNED_FROM]
+    return _usable(system, measure.closed(home, system, window, columns=logged), dropped)
 
 
 def _usable(system: System, closed: pl.DataFrame, dropped: dict[str, int]) -> pl.DataFrame:

@@ -21,23 +21,25 @@ ISOTONIC_ROWS = 5000
 KNOTS = 200
 
 
-def repair(system: System, rows: Rows, score: Floats) -> Calibration:
-    """The calibration that helps most on these rows, or none.
+def repair(system: System, rows: Rows, score: Floats, current: Calibration | None = None) -> Calibration:
+    """The calibration of the raw ``score`` that helps most on these rows against ``current`` (default: none); that one when none helps.
 
     >>> Calibration().kind
     'none'
     """
+    current = current or Calibration()
     keep = np.isfinite(rows.label) & np.isfinite(score.sum(axis=1) if score.ndim == 2 else score)
     label, score, blocks = rows.label[keep], score[keep], rows.blocks[keep]
     if system.task == "regression" or len(label) < LEAST_ROWS or len(np.unique(label)) < 2:
-        return Calibration()
+        return current
     kinds = ["temperature"] if score.ndim == 2 else ["platt", *(["isotonic"] if len(label) >= ISOTONIC_ROWS else [])]
-    best, best_gain = Calibration(), 0.0
+    said = current.apply(score)
+    best, best_gain = current, 0.0
     for kind in kinds:
         crossed = _crossed(kind, label, score, blocks)
         if crossed is None:
             continue
-        gain = stats.paired("log_loss", label, score, crossed, blocks, confidence=CONFIDENCE, least=system.gate.blocks)
+        gain = stats.paired("log_loss", label, said, crossed, blocks, confidence=CONFIDENCE, least=system.gate.blocks)
         if gain.above(0.0) and gain.value is not None and gain.value > best_gain:
             best, best_gain = fitted(kind, label, score), gain.value
     return best

@@ -1,7 +1,7 @@
 """The gate: what a candidate must show before it may be rolled out.
 
 It must beat every baseline, and stand against the champion (a refit of the same or a cheaper recipe: not inferior by the declared margin; a
-costlier one: superior), on the test part, paired on the same rows, by intervals over blocks of time; the backtest on the freshest closed data then has a veto. Its decisions
+costlier one, or the champion itself calibrated anew: superior), on the test part, paired on the same rows, by intervals over blocks of time; the backtest on the freshest closed data then has a veto. Its decisions
 must be worth more than the trivial policies; slices, guardrails and calibration must hold; no column may know the answer; and the bundle must load in
 a clean process and say what it said. Anything that cannot be told is *not enough data*, which is not a pass.
 """
@@ -143,8 +143,8 @@ def _backtest(
 
 
 def _stands(mine: Answers, champion: Answers, best: Answers | None, cost: int) -> Check:
-    """Against the champion: not inferior for the same or a cheaper recipe, superior for a costlier one."""
-    if cost > champion.bundle.spec.cost:
+    """Against the champion: not inferior for the same or a cheaper recipe, superior for a costlier one, and for itself calibrated anew."""
+    if cost > champion.bundle.spec.cost or mine.bundle.spec.settings.get("recalibrated") == champion.bundle.sha256:
         return checks.superior(mine, champion, "superior to champion", "champion")
     return checks.not_inferior(mine, champion, "not inferior to champion", "champion", _margin(mine, champion, best))
 

@@ -212,11 +212,11 @@ def _boosting(task: Task, settings: dict[str, Any], seed: int) -> Model:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     link = LINKS[task.system.task]
-    matrix = _without_empty(task.matrix)
+    matrix = without_empty(task.matrix)
     common = {"categorical_features": list(task.encoder.texts), "early_stopping": False, "random_state": seed % 2**31, **settings}
     weights = None if (task.train.weights == task.train.weights[0]).all() else task.train.weights
     if link == "identity":
-        model = HistGradientBoostingRegressor(**_loss(task), **common)
+        model = HistGradientBoostingRegressor(**loss_of(task), **common)
     else:
         model = HistGradientBoostingClassifier(**common)
     model.fit(matrix, task.train.label if link == "identity" else task.train.label.astype(int), sample_weight=weights)
@@ -227,13 +227,13 @@ def _boosting(task: Task, settings: dict[str, Any], seed: int) -> Model:
     return made
 
 
-def _without_empty(matrix: Floats) -> Floats:
+def without_empty(matrix: Floats) -> Floats:
     """Columns without a single number become 0: the library cannot bin nothing, and no tree can split on them either way."""
     empty = np.isnan(matrix).all(axis=0)
     return np.where(empty, 0.0, matrix) if empty.any() else matrix
 
 
-def _loss(task: Task) -> dict[str, Any]:
+def loss_of(task: Task) -> dict[str, Any]:
     metric = task.system.objective.metric
     if metric == "mae":
         return {"loss": "absolute_error"}

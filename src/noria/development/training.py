@@ -5,7 +5,7 @@ Each candidate is one effect with one key: a training that was killed takes up w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,11 +23,12 @@ from noria.development.calibrate import repair
 from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
 from noria.development.recipes import Task, fit, names, task_of
 from noria.development.reference import UNSEEN_PARTS, reference, score_profile
+from noria.development.warm import SUFFIX, Start, go_on, start_from, why_not
 from noria.development.workers import run
 from noria.model import GOLDEN_ROWS, Constant, Model, Spec, load, pack
 from noria.records import Entry, Reproduced, Trained, TrainingSet, Tuned
 from noria.store import Home
-from noria.system import Candidate, Prior, System
+from noria.system import Boosting, Candidate, Linear, Prior, System
 
 
 def training_key(training: Entry[TrainingSet], name: str) -> str:
@@ -36,7 +37,14 @@ def training_key(training: Entry[TrainingSet], name: str) -> str:
 
 
 def train(
-    home: Home, system: System, training: Entry[TrainingSet], frames: Mapping[str, pl.DataFrame], *, tune: bool
+    home: Home,
+    system: System,
+    training: Entry[TrainingSet],
+    frames: Mapping[str, pl.DataFrame],
+    *,
+    tune: bool,
+    champion: str | None = None,
+    baselines: bool = False,
 ) -> list[Entry[Trained]]:
     """Trains every baseline and candidate of the declaration, in its order; a ``Prior`` is added when there is no baseline.
 
@@ -48,6 +56,10 @@ def train(
     tune:
         Search for settings. Otherwise those of the last search for the same recipe and declaration are used; without one, a search is
         made. Every recipe gets the same number of trials: the most that any declares.
+    champion:
+        The bundle in force, which ``Retrain.state`` may ask to go on from; the state of each candidate is in its settings then.
+    baselines:
+        Train the baselines only.
 
     Everything is learned on the part ``train``, except what is chosen on ``validate``: settings, calibration, the decision's threshold. Raises
     ``DataFault`` when a part is missing or has no labels.
@@ -55,24 +67,25 @@ def train(
     asked = names(system)
     if not any(recipe.is_baseline for recipe in asked.values()):
         asked = {"prior": Prior(), **asked}
+    if baselines:
+        asked = {name: recipe for name, recipe in asked.items() if recipe.is_baseline}
+    elif system.retrain.state == "compare":
+        warm = {f"{name}{SUFFIX}": recipe for name, recipe in asked.items() if isinstance(recipe, Linear | Boosting)}
+        asked = asked | (warm if champion is not None else {})
+    lacking = [part for part in ("train", "validate") if part not in frames]
     found = {name: _known(home, training, name) for name in asked}
+    if lacking and any(entry is None for entry in found.values()):
+        raise DataFault(f"the training set lacks {listed(lacking)}", hint=f"it has {listed(frames)}")
     if all(entry is not None for entry in found.values()):
         return [entry for entry in found.values() if entry is not None]
-    lacking = [part for part in ("train", "validate") if part not in frames]
-    if lacking:
-        raise DataFault(f"the training set lacks {listed(lacking)}", hint=f"it has {listed(frames)}")
-    desk = _desk(home, system, training, frames)
-    wanted = [name for name in asked if found[name] is None]
-    tuned = {name: _tuned(desk, name, asked[name], tune=tune) for name in wanted}
-    settings = {name: dict(entry.record.best) if entry is not None else {} for name, entry in tuned.items()}
-    seed = seed_of("trained", training.id)
-    jobs = [partial(fit, desk.task, asked[name], settings[name], seed) for name in wanted]
-    models = dict(zip(wanted, run(jobs, home.settings.threads), strict=True))
+    desk = _desk(home, system, training, frames, champion)
+    jobs = [job for name in asked if found[name] is None and (job := _job(desk, name, asked[name], tune=tune)) is not None]
+    models = run([job.fit for job in jobs], home.settings.threads)
     shared = reference(system, frames, training.record.columns)
-    for name in wanted:
-        made = _packed(desk, _spec(desk, name, asked[name], settings[name]), models[name], shared)
-        parents = [entry.id for entry in (training, tuned[name]) if entry is not None]
-        found[name] = home.commit(made, key=training_key(training, name), parents=parents)
+    for job, model in zip(jobs, models, strict=True):
+        made = _packed(desk, _spec(desk, job.name, asked[job.name], job.settings | job.state), model, shared)
+        parents = [entry.id for entry in (training, job.tuned) if entry is not None]
+        found[job.name] = home.commit(made, key=training_key(training, job.name), parents=parents)
     return [entry for entry in found.values() if entry is not None]
 
 
@@ -108,6 +121,35 @@ def feature_plan_of(home: Home, bundle: str) -> str:
 
 
 @dataclass(frozen=True)
+class _Job:
+    """One candidate to be fitted: with which settings, from which search, and from where it goes on (``state``, for the papers)."""
+
+    name: str
+    fit: Callable[[], Model]
+    settings: dict[str, Any]
+    state: dict[str, Any]
+    tuned: Entry[Tuned] | None
+
+
+def _job(desk: _Desk, name: str, recipe: Candidate, *, tune: bool) -> _Job | None:
+    """``None`` for the second of two candidates (``compare``) where going on is not possible: it would be the first again."""
+    base, state = name.removesuffix(SUFFIX), desk.system.retrain.state
+    tuned = _tuned(desk, base, recipe, tune=tune)
+    settings = dict(tuned.record.best) if tuned is not None else {}
+    seed = seed_of("trained", desk.training.id)
+    anew = partial(fit, desk.task, recipe, settings, seed)
+    if state == "stateless" or recipe.is_baseline:
+        return _Job(name, anew, settings, {}, tuned)
+    if state == "compare" and name == base:
+        return _Job(name, anew, settings, {"state": "stateless"}, tuned)
+    why = why_not(desk.task, base, recipe, desk.start)
+    if why or desk.start is None:
+        return None if state == "compare" else _Job(name, anew, settings, {"state": f"stateless: {why}"}, tuned)
+    papers = {"state": "stateful", "from": desk.start.bundle, "rows": desk.start.newer(desk.task.train).n}
+    return _Job(name, partial(go_on, desk.task, recipe, settings, seed, desk.start), settings, papers, tuned)
+
+
+@dataclass(frozen=True)
 class _Desk:
     """What every candidate of one training needs."""
 
@@ -117,15 +159,17 @@ class _Desk:
     frames: Frames
     task: Task
     validate: Rows
+    start: Start | None
 
 
-def _desk(home: Home, system: System, training: Entry[TrainingSet], frames: Frames) -> _Desk:
+def _desk(home: Home, system: System, training: Entry[TrainingSet], frames: Frames, champion: str | None = None) -> _Desk:
     classes = classes_of(system, frames)
     task = task_of(system, rows_of(system, frames, "train", classes), training.record.columns, classes)
     validate = rows_of(system, frames, "validate", classes).known()
     if validate.n == 0:
         raise DataFault("no row of the validation part has a label", hint="look at the label's expression and its source")
-    return _Desk(home, system, training, frames, task, validate)
+    start = start_from(home, champion) if system.retrain.state != "stateless" else None
+    return _Desk(home, system, training, frames, task, validate, start)
 
 
 def _known(home: Home, training: Entry[TrainingSet], name: str) -> Entry[Trained] | None:
@@ -187,7 +231,7 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
         spec,
         decision=msgspec.to_builtins(decision),
         reference=shared | {"score": score_profile(np.concatenate(unseen))},
-        metrics=_metrics(system, validate, score),
+        metrics=metrics_on(system, validate, score),
     )
     return Trained(
         candidate=spec.candidate,
@@ -201,14 +245,14 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
     )
 
 
-def _metrics(system: System, rows: Rows, score: Floats) -> dict[str, Any]:
-    """The objective's metric on the validation part, for the papers."""
+def metrics_on(system: System, rows: Rows, score: Floats) -> dict[str, Any]:
+    """The objective's metric on a part, for the papers."""
     metric = system.objective.metric
     quantile = measure.parse_policy(system.decide.policy).quantile
     made = stats.estimate(
         metric, rows.label, score, rows.blocks, weights=rows.weights, quantile=quantile, least=system.gate.blocks
     )
-    return {"validate": {metric: msgspec.to_builtins(kept(made))}, "n": rows.n, "base": rounded(float(np.mean(rows.label)))}
+    return {rows.name: {metric: msgspec.to_builtins(kept(made))}, "n": rows.n, "base": rounded(float(np.mean(rows.label)))}
 
 
 def golden_rows(frames: Frames) -> pl.DataFrame:

@@ -9,6 +9,7 @@ A score is (n,) for binary (the probability of true) and regression, (n, classes
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -183,6 +184,35 @@ class Trees:
     def outputs(self) -> int:
         """Margins a row: one, or one a class."""
         return int(self.predict_margin(np.zeros((1, self.width))).shape[1])
+
+    @property
+    def trees(self) -> int:
+        """How many trees there are."""
+        return int(self._model.num_tree)
+
+    def with_more(self, estimators: Sequence[Any], rate: float) -> Trees:
+        """These trees and those of fitted HistGradientBoosting regressors, whose predictions, times ``rate``, are added to the margin.
+
+        For one margin a row only. The regressors' own starting values go into the leaves of their first trees.
+        """
+        import treelite
+
+        header = self._model.get_header_accessor()
+        parts = [self._model]
+        for estimator in estimators:
+            more = treelite.Model.deserialize_bytes(trees_from(estimator, "identity").data)
+            mine = more.get_header_accessor()
+            begun = float(mine.get_field("base_scores")[0])
+            for name in ("task_type", "postprocessor"):
+                mine.set_field(name, header.get_field(name))
+            mine.set_field("base_scores", np.zeros(1))
+            for place in range(more.num_tree):
+                tree = more.get_tree_accessor(place)
+                leaf, values = tree.get_field("cleft") < 0, tree.get_field("leaf_value").copy()
+                values[leaf] = rate * (values[leaf] + (begun if place == 0 else 0.0))
+                tree.set_field("leaf_value", values)
+            parts.append(more)
+        return Trees(treelite.Model.concatenate(parts).serialize_bytes(), self.link)
 
     def predict_margin(self, matrix: Array) -> Array:
         """Raw margins (n, outputs), before the link."""

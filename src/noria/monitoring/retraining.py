@@ -1,8 +1,9 @@
-"""When to train again: one policy over the clock, decay, drift and volume, with what holds it back.
+"""When to train again: one policy over the clock, decay, drift and volume, with the cheaper act, and what holds it back.
 
-An order to train is a record under ``retraining/go/<time>``; what keeps a wanted training back is recorded once for each cause, under
-``retraining/blocked/<cause>``. One cause gives one order: an alert that has led to a training does not lead to another before the
-schedule's length has passed.
+An order to train is a record under ``retraining/go/<time>``, one to calibrate anew under ``retraining/recalibrate/<time>``; what keeps a wanted
+act back is recorded once for each cause, under ``retraining/blocked/<cause>``. One cause gives one order: an alert that has led to a
+training does not lead to another before the schedule's length has passed. A drift from which performance does not suffer is recorded, and
+trains nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from noria.core import Verdict, digest, duration
+from noria.core.window import EPOCH
+from noria.measure import closed_until
 from noria.monitoring.alerts import harms, open_alerts
+from noria.monitoring.change import CURRENT, EVERY
 from noria.monitoring.grouping import members
+from noria.monitoring.recalibration import NAME as MISCALIBRATED
+from noria.monitoring.recalibration import explained, room
+from noria.monitoring.suffering import DRIFTS, suffers
 from noria.records import (
     Alerted,
     Approved,
@@ -24,6 +31,7 @@ from noria.records import (
     Gated,
     Ingested,
     Record,
+    Released,
     Retraining,
     RolloutMoved,
     TrainingSet,
@@ -33,10 +41,12 @@ from noria.store import Home
 from noria.system import System
 
 GO = "retraining/go/"
+MEND = "retraining/recalibrate/"
 BLOCKED = "retraining/blocked/"
 YEAR = timedelta(days=365)
 STALE = timedelta(days=28)
 STATIC, FRESHEST = "superior to baseline", "backtest on the freshest data"
+SKEW = "skew"
 
 
 @dataclass(frozen=True)
@@ -49,17 +59,20 @@ class Trigger:
 
 
 def retraining(home: Home, system: System, now: datetime, blocked_by: Entry[Diagnosed] | None) -> Entry[Retraining] | None:
-    """Orders a training, or says once why a wanted one is kept back; ``None`` when nothing is due.
+    """Orders a training or a recalibration, or says once why a wanted one is kept back; ``None`` when nothing is due.
 
     ``blocked_by`` is a diagnosis that blocks; it counts while one of its symptoms stands (``stands``), unless a person has approved
-    its key. Held back by it, by a failed verification of this turn, by the cool-down or by the budget.
+    its key. Held back by it, by a skew, by a failed verification of this turn, by the cool-down or by the budget.
     """
     if _under_way(home, now):
         return None
     last = home.ledger.latest(Retraining, prefix=GO)
-    triggers = _triggers(home, system, now, last)
+    triggers, harmless = _triggers(home, system, now, last)
+    cheaper = None if last is None else _cheaper(home, system, now, triggers)
+    if cheaper is not None:
+        return cheaper.record_in(home, system, now, last, blocked_by)
     if not triggers:
-        return None
+        return _harmless(home, harmless)
     held = _held(home, system, now, last, blocked_by)
     texts = tuple(trigger.text for trigger in triggers)
     if held is not None:
@@ -71,14 +84,29 @@ def retraining(home: Home, system: System, now: datetime, blocked_by: Entry[Diag
     return home.commit(record, key=f"{GO}{now.isoformat()}", parents=parents)
 
 
+def gate_key(order: Entry[Retraining]) -> str:
+    """Where the verdict on an order is found."""
+    return f"gated/{order.key.removeprefix(GO).removeprefix('retraining/')}"
+
+
+def last_order(home: Home) -> Entry[Retraining] | None:
+    """The newest order, to train or to calibrate anew."""
+    orders = [home.ledger.latest(Retraining, prefix=prefix) for prefix in (GO, MEND)]
+    return max((order for order in orders if order is not None), key=lambda order: order.seq, default=None)
+
+
 # ------------------------------------------------------------------------------------------------------------- triggers
 
 
-def _triggers(home: Home, system: System, now: datetime, last: Entry[Retraining] | None) -> list[Trigger]:
+def _triggers(
+    home: Home, system: System, now: datetime, last: Entry[Retraining] | None
+) -> tuple[list[Trigger], list[Entry[Alerted]]]:
+    """The reasons to train, and the drifts that are none."""
     if last is None:
-        return [Trigger("first training", tune=True)] if _enough(home, system) else []
+        return ([Trigger("first training", tune=True)] if _enough(home, system) else []), []
     policy = system.retrain
-    made = []
+    made: list[Trigger] = []
+    harmless: list[Entry[Alerted]] = []
     if policy.every is not None and now - last.at >= duration(policy.every):
         made.append(Trigger(f"schedule: {policy.every} since the last training"))
     elif policy.every is None and home.ledger.latest(Gated) is not None and _never_passed(home) and now - last.at >= STALE:
@@ -88,16 +116,113 @@ def _triggers(home: Home, system: System, now: datetime, last: Entry[Retraining]
     ever = _used(home, now, YEAR)
     for entry in alerts:
         found = entry.record
-        if found.alert in used:
+        if found.alert in used or _of_another(home, system, found, now):
             continue
         if "decay" in policy.on and harms(found):
             made.append(Trigger(f"decay: {found.alert}", entry.id, tune=found.alert not in ever))
-        elif "drift" in policy.on and any(name == "drift" for name, _ in members(found)):
-            made.append(Trigger(f"drift: {found.alert}", entry.id))
+        elif "drift" in policy.on and any(name in DRIFTS for name, _ in members(found)):
+            why = suffers(home, system, found, alerts)
+            if why:
+                made.append(Trigger(f"drift: {found.alert}", entry.id))
+            else:
+                harmless.append(entry)
     if "volume" in policy.on and (grown := _grown(home, last, policy.growth)) is not None:
         made.append(Trigger(grown))
     made += _outdated(home, system)
-    return made
+    return made, harmless
+
+
+def _harmless(home: Home, drifts: Sequence[Entry[Alerted]]) -> Entry[Retraining] | None:
+    """Says once of each drift that performance does not suffer from it."""
+    for entry in drifts:
+        found = entry.record
+        reason = f"{found.subject} has moved, and performance does not suffer: a harmless shift is no reason to train"
+        record = Retraining(decision="blocked", triggers=(f"drift: {found.alert}",), reason=reason)
+        said = _say_once(home, f"harmless/{found.alert}", record, [entry.id])
+        if said is not None:
+            return said
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- the cheaper act
+
+
+@dataclass(frozen=True)
+class _Cheaper:
+    """What is to be said of the alert ``found`` instead of ordering a training: calibrate anew (``now``), or wait until that can be told."""
+
+    found: Entry[Alerted]
+    triggers: tuple[Trigger, ...]
+    reason: str
+    now: bool
+
+    def record_in(
+        self,
+        home: Home,
+        system: System,
+        now: datetime,
+        last: Entry[Retraining] | None,
+        blocked_by: Entry[Diagnosed] | None,
+    ) -> Entry[Retraining] | None:
+        """Commits it."""
+        alert = self.found.record.alert
+        texts = (f"{MISCALIBRATED}: {alert}", *(trigger.text for trigger in self.triggers))
+        parents = [self.found.id, *(t.parent for t in self.triggers if t.parent is not None)]
+        if not self.now:
+            said = f"wait: {self.reason}; a training now would not hold what happened since"
+            return _say_once(home, f"wait/{alert}", Retraining(decision="blocked", triggers=texts, reason=said), parents)
+        held = _held(home, system, now, last, blocked_by, spends=False)
+        if held is not None:
+            cause, reason, behind = held
+            record = Retraining(decision="blocked", triggers=texts, reason=reason)
+            return _say_once(home, f"recalibrate/{cause}", record, behind)
+        record = Retraining(decision="recalibrate", triggers=texts, reason=self.reason)
+        return home.commit(record, key=f"{MEND}{now.isoformat()}", parents=list(dict.fromkeys(parents)))
+
+
+def _cheaper(home: Home, system: System, now: datetime, triggers: Sequence[Trigger]) -> _Cheaper | None:
+    """Calibrating anew in the place of these triggers, when that explains what was found; ``None`` when a training is (or nothing).
+
+    A schedule or a volume that is due trains anyway, and calibrates with it. With nothing else due the closed rows are looked at once in
+    seven windows, so that a fault that is no fault is not looked for every day.
+    """
+    policy = system.retrain
+    if not policy.recalibrate or any(trigger.parent is None for trigger in triggers):
+        return None
+    opened = open_alerts(home)
+    found = next((e for e in opened if any(name == MISCALIBRATED for name, _ in members(e.record))), None)
+    if found is None or found.record.alert in _mended(home, now, duration(policy.every) if policy.every else STALE):
+        return None
+    until = closed_until(home)
+    if until is None:
+        return None
+    early = until - found.record.since < room(system)
+    if not triggers and (early or ((until - EPOCH) // duration(system.every)) % EVERY):
+        return None
+    made = explained(home, system, found.record, [e for e in opened if harms(e.record)])
+    if made.verdict is Verdict.FAIL:
+        return None
+    if made.verdict is not Verdict.PASS and not (triggers and early):
+        return None
+    return _Cheaper(found, tuple(triggers), made.reason, made.verdict is Verdict.PASS)
+
+
+def _mended(home: Home, now: datetime, length: timedelta) -> set[str]:
+    """The alerts that have led to a recalibration within ``length``."""
+    texts = [text for e in home.ledger.read(Retraining, prefix=MEND, since=now - length) for text in e.record.triggers]
+    return {text.partition(": ")[2] for text in texts}
+
+
+def _of_another(home: Home, system: System, found: Alerted, now: datetime) -> bool:
+    """Whether an alert is about what answered before the newest release, which has not had the windows yet that would end it."""
+    released = home.ledger.latest(Released)
+    if released is None or found.since >= released.at:
+        return False
+    if found.name == "decay":
+        return found.subject != released.record.bundle[:12]
+    label = system.label
+    ripe = duration(label.within) + duration(label.horizon) + duration(label.lateness)
+    return now - released.at < 2 * CURRENT * duration(system.every) + ripe
 
 
 def _outdated(home: Home, system: System) -> list[Trigger]:
@@ -164,14 +289,24 @@ def _grown(home: Home, last: Entry[Retraining], growth: float) -> str | None:
 
 
 def _held(
-    home: Home, system: System, now: datetime, last: Entry[Retraining] | None, blocked_by: Entry[Diagnosed] | None
+    home: Home,
+    system: System,
+    now: datetime,
+    last: Entry[Retraining] | None,
+    blocked_by: Entry[Diagnosed] | None,
+    *,
+    spends: bool = True,
 ) -> tuple[str, str, list[str]] | None:
-    """What keeps a wanted training back: its key, a sentence, the records behind it."""
+    """What keeps a wanted act back: its key, a sentence, the records behind it. Only a training ``spends`` of the budget."""
     if blocked_by is not None and stands(home, blocked_by, now):
         found = blocked_by.record
         name = found.causes[0].name if found.causes else "unknown"
         reason = f"the diagnosis is {name}: training now would learn the fault; go back to {found.back_to}"
         return blocked_by.key, reason, [blocked_by.id]
+    skewed = _skewed(home, now)
+    if skewed is not None:
+        key, said, behind = skewed
+        return key, f"{said}: what was served is not what training would compute; go back to data", [behind]
     failed = [e for e in home.ledger.read(Verified, newest=16) if e.at >= now and e.record.verdict is Verdict.FAIL]
     if failed:
         sources = sorted(entry.record.source for entry in failed)
@@ -184,11 +319,23 @@ def _held(
             f"the cool-down of {system.retrain.cooldown} since the last training lasts",
             [last.id],
         )
-    budget = system.retrain.budget
+    budget = system.retrain.budget if spends else None
     if budget is not None:
         spent = home.ledger.read(Retraining, prefix=GO, since=now - YEAR)
         if len(spent) >= budget:
             return f"budget/{spent[0].at.isoformat()}", f"the budget of {budget} trainings in 365 days is spent", [spent[0].id]
+    return None
+
+
+def _skewed(home: Home, now: datetime) -> tuple[str, str, str] | None:
+    """A skew that stands: an open alert about it, or a diagnosis that found it, first cause or not."""
+    for alert in open_alerts(home):
+        if SKEW in alert.record.name:
+            return f"skew/{alert.record.alert}", alert.record.message, alert.id
+    for entry in reversed(home.ledger.read(Diagnosed, since=now - STALE)):
+        found = [cause for cause in entry.record.causes if cause.verdict is Verdict.FAIL and SKEW in cause.name]
+        if found and stands(home, entry, now):
+            return f"skew/{entry.key}", f"the diagnosis found {found[0].name}", entry.id
     return None
 
 
@@ -202,10 +349,18 @@ def _under_way(home: Home, now: datetime) -> bool:
     moved = home.ledger.latest(RolloutMoved)
     if moved is not None and moved.record.stage in ("shadow", "canary"):
         return True
-    last = home.ledger.latest(Retraining, prefix=GO)
+    last = last_order(home)
     if last is None or now - last.at > STALE:
         return False
-    return home.ledger.find(f"gated/{last.key.removeprefix(GO)}") is None
+    return home.ledger.find(gate_key(last)) is None
+
+
+def blocking(home: Home, now: datetime) -> Entry[Diagnosed] | None:
+    """The newest diagnosis that blocks training and still stands: a later diagnosis of something else does not lift it."""
+    for entry in reversed(home.ledger.read(Diagnosed, since=now - STALE)):
+        if entry.record.blocks_retraining and stands(home, entry, now):
+            return entry
+    return None
 
 
 def stands(home: Home, diagnosis: Entry[Diagnosed], now: datetime) -> bool:

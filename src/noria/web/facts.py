@@ -321,11 +321,10 @@ def events(home: Home) -> list[Event]:
             (gate.seq, Event(gate.at, "gate", f"Gate: {gate.record.verdict}", says, _state(gate.record.verdict), gate.id))
         )
     for ask in home.ledger.read(Retraining):
-        title = "Training" if ask.record.decision == "go" else "Training blocked"
+        title = {"go": "Training", "recalibrate": "Recalibration"}.get(ask.record.decision, "Training blocked")
         says = ", ".join(ask.record.triggers) if ask.record.decision == "go" else ask.record.reason
-        found.append(
-            (ask.seq, Event(ask.at, "training", title, says, "good" if ask.record.decision == "go" else "unsure", ask.id))
-        )
+        tone = "unsure" if ask.record.decision == "blocked" else "good"
+        found.append((ask.seq, Event(ask.at, "training", title, says, tone, ask.id)))
     said: set[tuple[str, bool]] = set()
     for alert in home.ledger.read(Alerted):
         if alert.record.state == "open" and (alert.record.alert, alert.record.harm) not in said:
