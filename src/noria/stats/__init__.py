@@ -1,7 +1,7 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
-from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
+from noria.stats.distances import chi2, chi2_p, cramers_v, hellinger, jensen_shannon, ks, psi, wasserstein, wasserstein_binned
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
@@ -24,7 +24,9 @@ __all__ = [
     "blocks_needed",
     "calibration_test",
     "chi2",
+    "chi2_p",
     "compute",
+    "cramers_v",
     "credit",
     "drawn_as_declared",
     "ece",
@@ -56,4 +58,5 @@ __all__ = [
     "sample_ratio",
     "support",
     "wasserstein",
+    "wasserstein_binned",
 ]
