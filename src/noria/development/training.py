@@ -21,7 +21,7 @@ from noria.development import tuning
 from noria.development.calibrate import repair
 from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
 from noria.development.recipes import Task, fit, names, task_of
-from noria.development.reference import UNSEEN_PARTS, reference, score_profile
+from noria.development.reference import UNSEEN_PARTS, loss_profile, reference, score_profile
 from noria.development.workers import run
 from noria.model import GOLDEN_ROWS, Constant, Model, Spec, pack
 from noria.records import Entry, Trained, TrainingSet, Tuned
@@ -147,11 +147,14 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
     decision = measure.choose(
         desk.home.engine, system, score, validate.said, validate.frame, classes=spec.classes, weights=validate.weights
     )
+    profiled = msgspec.convert(shared["profile"], measure.Profile)
     unseen = [model.predict(frames[part]) for part in UNSEEN_PARTS if part in frames and frames[part].height]
     papers = msgspec.structs.replace(
         spec,
         decision=msgspec.to_builtins(decision),
-        reference=shared | {"score": score_profile(np.concatenate(unseen))},
+        reference=shared
+        | {"score": score_profile(np.concatenate(unseen))}
+        | {"loss": loss_profile(profiled, validate.frame, _losses(system, validate, score))},
         metrics=_metrics(system, validate, score),
     )
     return Trained(
@@ -164,6 +167,17 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
         decision=papers.decision,
         trained_until=_trained_until(desk.training, frames),
     )
+
+
+def _losses(system: System, rows: Rows, score: Floats) -> Floats | None:
+    """Each row's loss by the objective's metric, or by one that is a mean over rows where it is none."""
+    quantile = measure.parse_policy(system.decide.policy).quantile
+    instead = {"binary": "log_loss", "multiclass": "log_loss"}.get(system.task, "mae")
+    for metric in (system.objective.metric, instead):
+        loss = stats.row_loss(metric, rows.label, score, quantile=quantile)
+        if loss is not None:
+            return loss
+    return None
 
 
 def _metrics(system: System, rows: Rows, score: Floats) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     def merge(self, other: Profile) -> Profile:
         """Both together; raises ``Conflict`` unless they have the same columns and bins."""
-        if list(self.columns) != list(other.columns):
+        if self.columns.keys() != other.columns.keys():
             raise Conflict("profiles of different columns cannot be merged", hint="profile both against one reference")
         return Profile(self.n + other.n, {k: _merged(k, c, other.columns[k]) for k, c in self.columns.items()})
 
@@ -112,7 +112,7 @@ def against(reference: Profile, frame: pl.DataFrame | pl.LazyFrame) -> Profile:
     """
     schema = frame.collect_schema()
     numbers = {
-        name: Numbers(column.edges or (), column.low, column.high, _grid(column))
+        name: Numbers(column.edges or (), column.low, column.high, grid_of(column))
         for name, column in reference.columns.items()
         if column.numeric and name in schema and tally.is_number(schema[name])
     }
@@ -168,6 +168,20 @@ def cells(column: Column) -> NDArray[np.float64]:
     return np.asarray(column.counts if column.numeric else (*column.counts, column.other), float)
 
 
+def places_of(series: pl.Series, column: Column) -> tuple[NDArray[np.int64], int]:
+    """Each row's place among the ``cells`` of a column, -1 for a missing value; and how many cells there are."""
+    if column.numeric:
+        values = tally.numbers_of(series) if tally.is_number(series.dtype) else np.full(len(series), np.nan)
+        edges = np.array(column.edges or (), dtype=float)
+        return np.where(np.isfinite(values), np.searchsorted(edges, values, side="left"), -1), len(edges) + 1
+    names = list(column.values or ())
+    texts = series.cast(pl.String)
+    if not names:
+        return np.where(texts.is_null().to_numpy(), -1, 0), 1
+    found = texts.replace_strict(names, range(len(names)), default=len(names), return_dtype=pl.Int64)
+    return np.where(texts.is_null().to_numpy(), -1, found.to_numpy()), len(names) + 1
+
+
 def _moved(a: Column, left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     if not a.std or a.low is None or a.high is None:
         return float("nan")
@@ -194,7 +208,8 @@ def _top(series: pl.Series) -> tuple[str, ...]:
     return tuple(found.sort(["_n", texts.name], descending=[True, False]).head(VALUES)[texts.name].to_list())
 
 
-def _grid(column: Column) -> Grid:
+def grid_of(column: Column) -> Grid:
+    """The fixed point of a numeric column; of one made before there were any, the one of its range."""
     if column.grid is not None:
         return column.grid
     return tally.grid(column.low, column.high) if column.low is not None and column.high is not None else Grid(0.0, 0)
@@ -206,7 +221,7 @@ def _number(counted: Mapping[str, Any], asked: Numbers) -> Column:
 
 def _absent(column: Column, n: int) -> Column:
     """A column that the table does not have (or has as something else than numbers)."""
-    shape: dict[str, Any] = {"grid": _grid(column), "sums": (0, 0)} if column.numeric else {}
+    shape: dict[str, Any] = {"grid": grid_of(column), "sums": (0, 0)} if column.numeric else {}
     return Column(n=n, nulls=n, counts=(0,) * len(column.counts), edges=column.edges, values=column.values, **shape)
 
 

@@ -31,6 +31,7 @@ DRIFT = (5, 7)
 SOON = (2, 3)
 BASELINE = "worse than baseline"
 Number = Callable[[Monitored], tuple[float | None, float | None]]
+ALSO = {"js": ("js", "sliding")}
 SHIFTS = {"js": "drift", "missing": "missing values", "unseen": "unseen values"}
 
 
@@ -250,7 +251,11 @@ def drift(history: History) -> list[Finding]:
         for signal_name, name in SHIFTS.items():
 
             def failing(window: Monitored, kind: str = signal_name, mine: set[str] = columns) -> list[Signal]:
-                return [s for s in window.signals if s.name == kind and s.subject in mine and s.verdict is Verdict.FAIL]
+                return [
+                    s
+                    for s in window.signals
+                    if s.name in ALSO.get(kind, (kind,)) and s.subject in mine and s.verdict is Verdict.FAIL
+                ]
 
             def says(worst: Signal, since: datetime, what: str = name, of: str = source) -> str:
                 return f"{what} in {of}: {worst.subject} is at {worst.value:.3g} since {since:%Y-%m-%d}; ordinary windows stay below {worst.bound:.3g}"

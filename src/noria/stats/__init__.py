@@ -1,7 +1,18 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
-from noria.stats.distances import chi2, chi2_p, cramers_v, hellinger, jensen_shannon, ks, psi, wasserstein, wasserstein_binned
+from noria.stats.distances import (
+    chi2,
+    chi2_p,
+    cramers_v,
+    hellinger,
+    jensen_shannon,
+    jensen_shannon_each,
+    ks,
+    psi,
+    wasserstein,
+    wasserstein_binned,
+)
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
 from noria.stats.longrun import block_sums, inflation, mean_error
@@ -38,6 +49,7 @@ __all__ = [
     "inflation",
     "interleave",
     "jensen_shannon",
+    "jensen_shannon_each",
     "ks",
     "linear",
     "logistic_fit",

@@ -45,6 +45,24 @@ def jensen_shannon(a: Floats, b: Floats) -> float:
     return float(np.sqrt(max(0.0, (left + right) / 2)))
 
 
+def jensen_shannon_each(a: Floats, rows: Floats) -> Floats:
+    """``jensen_shannon`` of ``a`` with every row of counts; NaN where a side is empty.
+
+    >>> jensen_shannon_each(np.array([1, 0]), np.array([[0, 5], [2, 0], [0, 0]]))
+    array([ 1.,  0., nan])
+    """
+    q = np.asarray(rows, float)
+    totals = q.sum(axis=1, keepdims=True)
+    p = shares(a)[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = q / totals
+        m = (p + q) / 2
+        left = np.where(p > 0, p * np.log2(p / m), 0.0).sum(axis=1)
+        right = np.where(q > 0, q * np.log2(q / m), 0.0).sum(axis=1)
+    found = np.sqrt(np.maximum(0.0, (left + right) / 2))
+    return np.where((totals[:, 0] > 0) & (p.sum() > 0), found, np.nan)
+
+
 def hellinger(a: Floats, b: Floats) -> float:
     """The Hellinger distance, 0 to 1.
 
