@@ -83,19 +83,23 @@ def profile(
     ((1, 1), 1, ('a', 'b'))
     """
     fixed = edges or {}
-    made: dict[str, Column] = {}
+    numbers: dict[str, Numbers] = {}
+    values: dict[str, Sequence[str]] = {}
     for name in columns:
         series = frame[name]
-        if tally.is_number(series.dtype):
-            numbers = tally.numbers_of(series)
-            cuts = np.asarray(fixed[name], float) if name in fixed else _edges(numbers, bins)
-            finite = numbers[np.isfinite(numbers)]
-            grid = tally.grid(float(finite.min()), float(finite.max())) if len(finite) else Grid(0.0, 0)
-            asked = Numbers(tuple(float(e) for e in cuts), None, None, grid)
-            made[name] = _number(tally.count_numbers(numbers, asked), asked)
-        else:
-            values = _top(series)
-            made[name] = Column(**tally.count_values(series, values), values=values)
+        if not tally.is_number(series.dtype):
+            values[name] = _top(series)
+            continue
+        found = tally.numbers_of(series)
+        finite = np.sort(found[np.isfinite(found)])
+        cuts = np.asarray(fixed[name], float) if name in fixed else _edges(finite, bins)
+        grid = tally.grid(float(finite[0]) + 0.0, float(finite[-1]) + 0.0) if len(finite) else Grid(0.0, 0)
+        numbers[name] = Numbers(tuple(cuts.tolist()), None, None, grid)
+    counted = tally.count_frame(frame, numbers, values) if numbers or values else {}
+    made = {
+        name: _number(counted[name], numbers[name]) if name in numbers else Column(**counted[name], values=tuple(values[name]))
+        for name in columns
+    }
     return Profile(frame.height, made)
 
 
@@ -192,13 +196,12 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _edges(numbers: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Inner edges at the quantiles. Edges are values that occur, so a value that many rows share gets a bin of its own."""
-    finite = np.sort(numbers[np.isfinite(numbers)])
-    if len(finite) == 0:
+def _edges(ordered: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Inner edges at the (lower) quantiles of ordered numbers: values that occur, so that one which many rows share has a bin of its own."""
+    if len(ordered) == 0:
         return np.empty(0)
-    edges = np.unique(np.quantile(finite, np.arange(1, bins) / bins, method="lower"))
-    return np.asarray(edges[edges < finite[-1]], float)
+    edges = np.unique(ordered[np.floor((len(ordered) - 1) * (np.arange(1, bins) / bins)).astype(int)])
+    return np.asarray(edges[edges < ordered[-1]], float)
 
 
 def _top(series: pl.Series) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """From the numbers of ordinary windows to a bound that ordinary windows rarely exceed, for a given budget of false alarms.
 
 Three ideas. *Over columns*: each column's distance is divided by what is usual for it, and a window counts by its largest column, so the
-bound is one on that maximum. *Over time*: eight weeks of days have no 99.9 % quantile, and they follow one another, so the bound is a
+bound is one on that maximum; what is usual is taken from the other three quarters of the time, since it is an estimate too. *Over time*: eight weeks of days have no 99.9 % quantile, and they follow one another, so the bound is a
 prediction limit: the mean and spread of the logarithms, the t-quantile for as many windows as they are worth (n over their inflation;
 Zwiers and von Storch 1995), and the error of the mean. The alert then asks for 5 of 7 windows beyond it: how seldom that
 happens by chance in windows so dependent is simulated, and the windows' own error is the largest that keeps the budget. *Like with like*:
@@ -32,6 +32,7 @@ STEPS = 200_000
 ALIKE = 4
 EXPLAINS = 0.01
 NOTHING = 1e-3
+FOLDS = 4
 FLOORS = {"js": 0.05, "missing": 0.01, "unseen": 0.01, "sliding": 0.03}
 DAY = timedelta(days=1)
 
@@ -58,12 +59,18 @@ def largest(ordinary: Sequence[Distances], scales: Sequence[Distances]) -> Float
 
 
 def bounds(
-    ordinary: Sequence[Distances], kinds: Sequence[str] = (), *, error: float = ERRORS[0], overlap: int = 1
+    ordinary: Sequence[Distances],
+    kinds: Sequence[str] = (),
+    *,
+    error: float = ERRORS[0],
+    overlap: int = 1,
+    inflated: float | None = None,
 ) -> dict[str, dict[tuple[str, str], float]]:
     """The bound of each (signal, column), by the kind of window (``""``: any other); nothing from windows worth too little.
 
     ``ordinary`` are windows' distances in order of time, at least 30; ``error`` is the expected number of false alarms in a window that is
-    allowed; ``overlap`` says that each number is over so many windows, of which the next shares all but one.
+    allowed; ``overlap`` says that each number is over so many windows, of which the next shares all but one, and ``inflated`` what
+    ``inflation`` says of these windows alone.
 
     >>> made = bounds([{("js", "a"): 0.1 + 0.001 * (k * 7 % 60), ("js", "b"): 0.2} for k in range(60)])[""]
     >>> round(made["js", "a"], 2), round(made["js", "b"], 2)
@@ -74,11 +81,32 @@ def bounds(
     names = sorted({name for window in ordinary for name in window})
     table = np.array([[window.get(name, np.nan) for name in names] for window in ordinary])
     scales = _scales(names, table, kinds)
-    ratios = largest(ordinary, [scales[one] for one in kinds] if kinds else [scales[""]] * len(ordinary))
-    factor = limit(ratios[np.isfinite(ratios)], error, overlap=overlap)
+    ratios = _unseen(ordinary, names, table, kinds)
+    factor = limit(ratios[np.isfinite(ratios)], error, overlap=overlap, inflated=inflated)
     if factor is None:
         return {}
-    return {one: {name: float(f"{factor * scale:.9g}") for name, scale in scale_of.items()} for one, scale_of in scales.items()}
+    made = {one: {name: float(f"{factor * scale:.9g}") for name, scale in of.items()} for one, of in scales.items()}
+    return {one: of for one, of in made.items() if not one or of != made[""]}
+
+
+def inflation(ordinary: Sequence[Distances]) -> float:
+    """By how much the windows' dependence multiplies the variance of their mean (``stats.inflation``), by their largest distances."""
+    names = sorted({name for window in ordinary for name in window})
+    table = np.array([[window.get(name, np.nan) for name in names] for window in ordinary])
+    ratios = largest(ordinary, [_scales(names, table, ())[""]] * len(ordinary))
+    logs = np.log(np.maximum(ratios[np.isfinite(ratios)], NOTHING))
+    return stats.inflation(logs - logs.mean()) if len(logs) else 1.0
+
+
+def _unseen(ordinary: Sequence[Distances], names: Sequence[tuple[str, str]], table: Floats, kinds: Sequence[str]) -> Floats:
+    """Each window's largest distance, in units of scales from the other three quarters of the time: as a new window will be measured."""
+    of = np.array(kinds) if kinds else np.full(len(table), "")
+    made = np.full(len(table), np.nan)
+    for fold in np.array_split(np.arange(len(table)), FOLDS):
+        rest = np.setdiff1d(np.arange(len(table)), fold)
+        scales = _scales(names, table[rest], of[rest].tolist() if kinds else ())
+        made[fold] = largest([ordinary[k] for k in fold], [scales.get(of[k], scales[""]) for k in fold])
+    return made
 
 
 def _scales(names: Sequence[tuple[str, str]], table: Floats, kinds: Sequence[str]) -> dict[str, dict[tuple[str, str], float]]:
@@ -116,7 +144,7 @@ def _explains(groups: Sequence[Floats]) -> bool:
     return bool(scipy_stats.kruskal(*groups).pvalue < EXPLAINS)
 
 
-def limit(values: Floats, error: float, *, overlap: int = 1) -> float | None:
+def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | None = None) -> float | None:
     """What the next windows' numbers rarely exceed when they are as these were; ``None`` when these are worth fewer than four windows.
 
     A prediction limit of the logarithms with as many degrees of freedom as the windows are worth, at the largest error of a window
@@ -129,13 +157,13 @@ def limit(values: Floats, error: float, *, overlap: int = 1) -> float | None:
         return None
     logs = np.log(np.maximum(values, NOTHING))
     apart = logs - logs.mean()
-    k = stats.inflation(apart) if overlap == 1 else overlap * stats.inflation(apart[::overlap] - apart[::overlap].mean())
+    k = overlap * (stats.inflation(apart) if inflated is None else inflated)
     worth = n / k
     if worth < WORTH:
         return None
     r = (k - 1) / (k + 1) if overlap == 1 else 1 - 1 / overlap
     p = allowed(round(min(0.95, r + n**-0.5), 1), error)
-    spread = float(np.sqrt(apart @ apart / (n - k)))
+    spread = float(np.sqrt(apart @ apart / max(n - k, 1.0)))
     made = float(np.exp(logs.mean() + special.stdtrit(worth - 1, 1 - p) * spread * np.sqrt(1 + 1 / worth)))
     return max(made, float(np.quantile(values, 1 - ERRORS[0])))
 

@@ -110,7 +110,8 @@ def _usual(home: Home, system: System, profile: Profile, span: Window) -> Usual:
     seen = ordinary(profile, frame, span, duration(system.every))
     error = window_error(system) / 2
     alone = {kind: _by(found) for kind, found in limits.bounds(seen.alone, seen.kinds, error=error).items()}
-    together = limits.bounds(seen.sliding, error=error, overlap=SLIDE).get("", {}) if len(seen.alone) >= limits.LEAST else {}
+    inflated = limits.inflation([{name: value for name, value in window.items() if name[0] == "js"} for window in seen.alone])
+    together = limits.bounds(seen.sliding, error=error, overlap=SLIDE, inflated=inflated).get("", {})
     return Usual(span.start, span.end, alone, _by(together).get("sliding", {}))
 
 
