@@ -508,7 +508,10 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
-    """What was seen in one window. ``about`` is ``traffic`` (as soon as scored) or ``outcomes`` (once the cohort closed)."""
+    """What was seen in one window. ``about`` is ``traffic`` (as soon as scored) or ``outcomes`` (once the cohort closed).
+
+    ``profile`` is the sha256 of the window's profile over the bins of its release (traffic; empty without a reference).
+    """
 
     STEP = "monitoring"
     window: Window
@@ -517,6 +520,7 @@ class Monitored(Record, frozen=True, kw_only=True, tag="monitored"):
     n: int
     signals: tuple[Signal, ...]
     revision: int = 0
+    profile: str = ""
 
 
 class Alerted(Record, frozen=True, kw_only=True, tag="alerted"):

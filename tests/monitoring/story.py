@@ -14,6 +14,7 @@ import polars as pl
 import noria as nr
 from noria import measure, stats
 from noria.core import Check, Estimate, SimulatedClock, Verdict, Window, digest
+from noria.development.reference import loss_profile
 from noria.model import Constant, Model, Spec, fit_encoder, pack
 from noria.records import (
     CohortClosed,
@@ -212,12 +213,13 @@ class Story:
         seen = self.frame()
         profile = measure.profile(seen, ["x", "kind", "y"])
         score = pl.DataFrame({"score": logistic(world.believed_base + world.believed_slope * seen["x"].to_numpy())})
+        loss = stats.row_loss("log_loss", seen["_label"].fill_null(float("nan")).to_numpy(), score["score"].to_numpy())
         spec = Spec(
             system=self.system.name,
             candidate=f"c{self.numbers}",
             recipe="linear",
             task="binary",
-            reference=reference_of(profile, measure.profile(score, ["score"])),
+            reference=reference_of(profile, measure.profile(score, ["score"])) | {"loss": loss_profile(profile, seen, loss)},
         )
         model = Model(fit_encoder(seen, ["x", "kind", "y"]), Constant((0.2 + self.numbers / 1e6,)))
         return self.home.artifacts.put(pack(spec, model, seen))

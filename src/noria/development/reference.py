@@ -2,7 +2,8 @@
 
 ``profile``: the features of the training part. ``score``: the score out of sample (validation, test and freshest part; labels are not looked
 at). ``windows``: how far each block of time, of any part, lies from the profile: per column and for the largest column, sorted, with their
-number. A threshold is a quantile of these: ordinary days differ from the whole by weekday, weather and chance.
+number. A threshold is a quantile of these: ordinary days differ from the whole by weekday, weather and chance. ``loss``: the candidate's mean
+loss in each bin of each column on the validation part, from which monitoring tells which drift matters.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from noria import measure
 from noria.development.frames import Floats, Frames, rounded
-from noria.measure.profile import Column
-from noria.stats import jensen_shannon
+from noria.measure.profile import Column, Profile, places_of
+from noria.stats import jensen_shannon_each
 from noria.system import System
 
 LEAST_ROWS = 30
@@ -53,30 +54,39 @@ def score_profile(score: Floats) -> dict[str, Any]:
     return made
 
 
+def loss_profile(profile: Profile, frame: pl.DataFrame, loss: Floats | None) -> dict[str, Any]:
+    """How the loss of rows (lower is better; NaN where there is none) is spread over the bins of the profile's columns.
+
+    For each column the number of rows and their mean loss in each bin, the missing values last; empty without 30 rows.
+    """
+    if loss is None or np.isfinite(loss).sum() < LEAST_ROWS:
+        return {}
+    keep = np.isfinite(loss)
+    kept, rows = loss[keep], frame.filter(keep)
+    columns = {}
+    for name, column in profile.columns.items():
+        if name not in rows.columns:
+            continue
+        places, size = places_of(rows.get_column(name), column)
+        places = np.where(places < 0, size, places)
+        n = np.bincount(places, minlength=size + 1)
+        means = np.bincount(places, weights=kept, minlength=size + 1) / np.maximum(n, 1)
+        columns[name] = {"n": n.tolist(), "mean": [rounded(float(m)) or 0.0 for m in means]}
+    return {
+        "n": len(kept),
+        "mean": rounded(float(kept.mean())),
+        "variance": rounded(float(kept.var())),
+        "columns": columns,
+    }
+
+
 def _distances(series: pl.Series, column: Column, places: NDArray[np.int64], windows: int) -> Floats:
     """The Jensen-Shannon distance of each window from the profile, over the profile's own bins and in one scan; NaN without a value."""
-    cells, size = _cells(series, column)
+    cells, size = places_of(series, column)
     here = cells >= 0
     counts = np.bincount(places[here] * size + cells[here], minlength=windows * size).reshape(windows, size)
     base = np.array(column.counts if column.numeric else (*column.counts, column.other), dtype=float)
-    if base.sum() == 0:
-        return np.full(windows, np.nan)
-    return np.array([jensen_shannon(base, row.astype(float)) if row.sum() else np.nan for row in counts])
-
-
-def _cells(series: pl.Series, column: Column) -> tuple[NDArray[np.int64], int]:
-    """Each row's bin (-1 for a missing value), and how many bins there are."""
-    if column.numeric:
-        series = series.to_physical() if series.dtype.is_temporal() else series
-        values = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        edges = np.array(column.edges or (), dtype=float)
-        return np.where(np.isfinite(values), np.searchsorted(edges, values, side="left"), -1), len(edges) + 1
-    names = list(column.values or ())
-    texts = series.cast(pl.String)
-    if not names:
-        return np.where(texts.is_null().to_numpy(), -1, 0), 1
-    found = texts.replace_strict(names, range(len(names)), default=len(names), return_dtype=pl.Int64)
-    return np.where(texts.is_null().to_numpy(), -1, found.to_numpy()), len(names) + 1
+    return jensen_shannon_each(base, counts.astype(float))
 
 
 def _sorted(values: Floats) -> list[float]:

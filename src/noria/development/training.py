@@ -22,13 +22,16 @@ from noria.development.blending import blendable, blended
 from noria.development.calibrate import repair
 from noria.development.frames import Floats, Frames, Rows, classes_of, kept, listed, part_of, rounded, rows_of, seed_of, spaced
 from noria.development.recipes import Task, fit, names, task_of
-from noria.development.reference import UNSEEN_PARTS, reference, score_profile
+from noria.development.reference import UNSEEN_PARTS, loss_profile, reference, score_profile
 from noria.development.warm import SUFFIX, Start, go_on, start_from, why_not
 from noria.development.workers import run
 from noria.model import GOLDEN_ROWS, Constant, Model, Spec, load, pack
 from noria.records import Entry, Reproduced, Trained, TrainingSet, Tuned
 from noria.store import Home
 from noria.system import Boosting, Candidate, Linear, Prior, System
+
+_PAPERS = ("state", "from", "rows")
+"""What the settings of a candidate say of where it went on from: the rest is what it was fitted with."""
 
 
 def training_key(training: Entry[TrainingSet], name: str) -> str:
@@ -97,11 +100,20 @@ def reproduce(
     Raises ``Conflict`` when the declaration in force has no such recipe, or another one than it was trained under.
     """
     record = trained.record
-    recipe = names(system).get(record.recipe)
-    if recipe is None or training.record.features != feature_plan_of(home, record.bundle):
-        raise Conflict(f"{record.candidate} was trained under another declaration", hint="name the file that it was trained from")
-    desk = _desk(home, system, training, frames)
-    model = run([partial(fit, desk.task, recipe, dict(record.settings), seed_of("trained", training.id))], 1)[0]
+    base = record.recipe.removesuffix(SUFFIX)
+    recipe, known = names(system).get(base), load(home.artifacts.get(record.bundle), record.bundle).spec
+    if recipe is None or training.record.features != known.hashes.get("features", "") or "recalibrated" in record.settings:
+        raise Conflict(
+            f"{record.candidate} was not trained by this declaration from this training set",
+            hint="name the file that it was trained from; what was only calibrated anew is reproduced with its training",
+        )
+    settings = {name: value for name, value in record.settings.items() if name not in _PAPERS}
+    going_on = record.settings.get("state") == "stateful"
+    desk = _desk(home, system, training, frames, str(record.settings["from"]) if going_on else None)
+    seed = seed_of("trained", training.id)
+    anew = partial(fit, desk.task, recipe, settings, seed)
+    job = partial(go_on, desk.task, recipe, settings, seed, desk.start) if going_on and desk.start is not None else anew
+    model = run([job], 1)[0]
     shared = reference(system, frames, training.record.columns)
     again = _packed(desk, _spec(desk, record.recipe, recipe, dict(record.settings)), model, shared)
     same = again.bundle == record.bundle
@@ -113,11 +125,6 @@ def reproduce(
         says="the same byte by byte" if same else f"another bundle, {again.bundle[:12]} instead of {record.bundle[:12]}",
     )
     return home.commit(made, key=f"reproduced/{record.bundle}/{home.clock.now().isoformat()}", parents=[trained.id, training.id])
-
-
-def feature_plan_of(home: Home, bundle: str) -> str:
-    """The id of the feature plan that a bundle was trained on."""
-    return str(load(home.artifacts.get(bundle), bundle).spec.hashes.get("features", ""))
 
 
 @dataclass(frozen=True)
@@ -226,11 +233,14 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
     decision = measure.choose(
         desk.home.engine, system, score, validate.said, validate.frame, classes=spec.classes, weights=validate.weights
     )
+    profiled = msgspec.convert(shared["profile"], measure.Profile)
     unseen = [model.predict(frames[part]) for part in UNSEEN_PARTS if part in frames and frames[part].height]
     papers = msgspec.structs.replace(
         spec,
         decision=msgspec.to_builtins(decision),
-        reference=shared | {"score": score_profile(np.concatenate(unseen))},
+        reference=shared
+        | {"score": score_profile(np.concatenate(unseen))}
+        | {"loss": loss_profile(profiled, validate.frame, _losses(system, validate, score))},
         metrics=metrics_on(system, validate, score),
     )
     return Trained(
@@ -243,6 +253,17 @@ def _packed(desk: _Desk, spec: Spec, model: Model, shared: dict[str, Any]) -> Tr
         decision=papers.decision,
         trained_until=_trained_until(desk.training, frames),
     )
+
+
+def _losses(system: System, rows: Rows, score: Floats) -> Floats | None:
+    """Each row's loss by the objective's metric, or by one that is a mean over rows where it is none."""
+    quantile = measure.parse_policy(system.decide.policy).quantile
+    instead = {"binary": "log_loss", "multiclass": "log_loss"}.get(system.task, "mae")
+    for metric in (system.objective.metric, instead):
+        loss = stats.row_loss(metric, rows.label, score, quantile=quantile)
+        if loss is not None:
+            return loss
+    return None
 
 
 def metrics_on(system: System, rows: Rows, score: Floats) -> dict[str, Any]:

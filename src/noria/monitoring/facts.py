@@ -104,7 +104,7 @@ class Watch:
 
 
 MEMORY = 8
-DISTANCES = ("js", "psi", "ks", "wasserstein", "chi2")
+DISTANCES = ("js", "psi", "ks", "wasserstein", "chi2", "sliding")
 SHIFTS = {"drift": DISTANCES, "missing values": ("missing",), "unseen values": ("unseen",)}
 USUAL = "ordinary windows stay below {bound}"
 WATCHES: tuple[Watch, ...] = (

@@ -1,10 +1,8 @@
 """What a window is compared with: the answering bundle's reference profile, and how far ordinary windows lie from it.
 
 The profile travels in the bundle. How far windows lie from it when nothing is wrong is measured once for each release, on windows of
-the logged features from the time of its training set: they differ by weekday, weather and chance as ordinary windows do. Each
-column's distance is divided by what is usual for it, a window counts by its *largest* column, and the threshold is a high quantile
-of that maximum under resampling of runs of windows; so a window raises one question however many columns it has. The bounds are then
-carried from record to record.
+the logged features from the time of its training set: they differ by weekday, weather and chance as ordinary windows do. What
+follows from them (the bounds, see ``limits``) is kept as an artifact, which the records of the release's windows lead to.
 """
 
 from __future__ import annotations
@@ -13,11 +11,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from noria import measure
@@ -25,47 +22,104 @@ from noria.core import Verdict, Window, digest, duration, from_micros, micros
 from noria.measure import Profile
 from noria.model import archive
 from noria.model.bundle import Spec
+from noria.monitoring import limits
+from noria.monitoring.ordinary import SLIDE, Distances, ordinary
 from noria.records import Entry, Monitored, Signal, Trained, TrainingSet
 from noria.store import Home
 from noria.system import System
 
-LEAST = 30
 SPAN = timedelta(days=56)
-MOST = 240
 RUN = 7
-USUAL = 0.9
 RARE = 0.98
+GROUPS = 6
 SEASON = timedelta(days=45)
-FLOORS = {"js": 0.05, "missing": 0.01, "unseen": 0.01}
 SCORE = "score"
-Distances = dict[tuple[str, str], float]
+ByColumn = dict[str, dict[str, float]]
+
+
+class Usual(msgspec.Struct, frozen=True):
+    """What ordinary windows say: the bounds of one window by its kind (``""``: any other), signal and column, and of seven together."""
+
+    start: datetime
+    end: datetime
+    alone: dict[str, ByColumn]
+    sliding: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A release's profile, the bound of each (signal, column), and the time its ordinary windows are from."""
+    """A release's profile, what ordinary windows say (and the artifact it is kept in), and how its loss lies over the profile."""
 
     release: str
     profile: Profile
-    bounds: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    span: Window | None = None
+    usual: Usual | None = None
+    kept: str = ""
+    loss: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def span(self) -> Window | None:
+        """The time that the ordinary windows are from."""
+        return Window(self.usual.start, self.usual.end) if self.usual is not None else None
+
+    def bounds(self, kind: str) -> dict[tuple[str, str], float]:
+        """The bounds of a window of this kind, by (signal, column)."""
+        if self.usual is None:
+            return {}
+        of = self.usual.alone.get(kind, self.usual.alone.get("", {}))
+        made = {(name, column): bound for name, by in of.items() for column, bound in by.items()}
+        return made | {("sliding", column): bound for column, bound in self.usual.sliding.items()}
 
     def in_season(self, moment: datetime) -> bool:
         """Whether the reference has windows from this time of the year."""
         return self.span is not None and in_season(self.span, moment)
 
 
-def reference(home: Home, system: System, release: str, before: Monitored | None) -> Reference | None:
-    """The reference of a release; ``before`` is the last window watched, whose bounds are taken when it was the same release's."""
-    profile = profile_of(home, release)
+def reference(home: Home, system: System, release: str, kept: str | None) -> Reference | None:
+    """The reference of a release; ``kept`` is the artifact of its bounds when an earlier window has made it."""
+    papers = spec_of(home, release).reference
+    profile = _profile(papers)
     if profile is None:
         return None
-    if before is not None and before.release == release:
-        return Reference(release, profile, *carried(before))
+    loss = papers.get("loss") or {}
+    if kept:
+        return Reference(release, profile, msgspec.json.decode(home.artifacts.get(kept), type=Usual), kept, loss)
     span = training_span(home, system, release)
     if span is None:
-        return Reference(release, profile)
-    return Reference(release, profile, bounds(_ordinary(home, system, profile, span)), span)
+        return Reference(release, profile, loss=loss)
+    usual = _usual(home, system, profile, span)
+    return Reference(release, profile, usual, home.artifacts.put(msgspec.json.encode(usual, order="deterministic")), loss)
+
+
+def window_error(system: System) -> float:
+    """How many false alarms of drift a window may bring: the declared budget, shared by six groups of monitors.
+
+    >>> from types import SimpleNamespace
+    >>> system = SimpleNamespace(every="1d", alerts=SimpleNamespace(false_alarms=1.0, per="28d"))
+    >>> round(1 / window_error(system))
+    168
+    """
+    alerts = system.alerts
+    return float(alerts.false_alarms * (duration(system.every) / duration(alerts.per)) / GROUPS)
+
+
+def _usual(home: Home, system: System, profile: Profile, span: Window) -> Usual:
+    """The bounds from the logged features of ``span``: half of the budget for windows alone, half for seven together."""
+    known = home.lake.schema("predictions") or {}
+    columns = [name for name in profile.columns if name in known]
+    frame = home.lake.read("predictions", columns=["_time", *columns], _time=(span.start, span.end))
+    seen = ordinary(profile, frame, span, duration(system.every))
+    error = window_error(system) / 2
+    alone = {kind: _by(found) for kind, found in limits.bounds(seen.alone, seen.kinds, error=error).items()}
+    inflated = limits.inflation([{name: value for name, value in window.items() if name[0] == "js"} for window in seen.alone])
+    together = limits.bounds(seen.sliding, error=error, overlap=SLIDE, inflated=inflated).get("", {})
+    return Usual(span.start, span.end, alone, _by(together).get("sliding", {}))
+
+
+def _by(found: Mapping[tuple[str, str], float]) -> ByColumn:
+    made: ByColumn = {}
+    for (name, column), bound in found.items():
+        made.setdefault(name, {})[column] = bound
+    return made
 
 
 def in_season(span: Window, moment: datetime) -> bool:
@@ -87,7 +141,10 @@ def spec_of(home: Home, release: str) -> Spec:
 
 def profile_of(home: Home, release: str) -> Profile | None:
     """The reference profile in a bundle: of the features, and of its score out of sample under the name ``score``."""
-    kept = spec_of(home, release).reference
+    return _profile(spec_of(home, release).reference)
+
+
+def _profile(kept: Mapping[str, Any]) -> Profile | None:
     if "profile" not in kept:
         return None
     made = msgspec.convert(kept["profile"], Profile)
@@ -98,39 +155,29 @@ def profile_of(home: Home, release: str) -> Profile | None:
     return made
 
 
-def distances(profile: Profile, frame: pl.DataFrame, columns: Iterable[str] | None = None) -> Distances:
-    """How far the rows are from the profile (its ``columns``), by (signal, column): ``js``, ``missing`` (absolute) and ``unseen``."""
+def distances(reference: Profile, window: Profile) -> Distances:
+    """How far a window's profile is from the reference, by (signal, column): ``js``, ``missing`` (absolute) and ``unseen``."""
     made: Distances = {}
-    if frame.is_empty():
-        return made
-    if columns is not None:
-        profile = Profile(profile.n, {name: profile.columns[name] for name in columns if name in profile.columns})
-    for column, measured in measure.distance(profile, measure.against(profile, frame)).items():
+    for column, measured in measure.distance(reference, window).items():
         made["js", column] = measured["js"]
         made["missing", column] = abs(measured["missing"])
         made["unseen", column] = measured["unseen"]
     return {name: value for name, value in made.items() if math.isfinite(value)}
 
 
-def bounds(ordinary: Sequence[Distances]) -> dict[tuple[str, str], float]:
-    """The bound of each (signal, column) from the distances of ordinary windows; nothing from fewer than 30.
+def only(profile: Profile, columns: Iterable[str]) -> Profile:
+    """Some columns of a profile."""
+    return Profile(profile.n, {name: profile.columns[name] for name in columns if name in profile.columns})
 
-    Each column is scaled by its 90 % quantile (at least a floor below which nobody would care), and all share one factor: the
-    quantile of the windows' maximum that 9 of 10 resamples of runs of 7 windows stay below.
 
-    >>> made = bounds([{("js", "a"): 0.1 + 0.001 * k, ("js", "b"): 0.2} for k in range(60)])
-    >>> round(made["js", "a"], 2), round(made["js", "b"], 2)
-    (0.16, 0.21)
+def bounds(seen: Sequence[Distances], error: float = 1.0) -> dict[tuple[str, str], float]:
+    """``limits.bounds`` of windows that are all of one kind.
+
+    >>> made = bounds([{("js", "a"): 0.1 + 0.001 * (k * 7 % 60)} for k in range(60)])
+    >>> round(made["js", "a"], 2), bounds([])
+    (0.18, {})
     """
-    if len(ordinary) < LEAST:
-        return {}
-    names = sorted({name for window in ordinary for name in window})
-    table = np.array([[window.get(name, np.nan) for name in names] for window in ordinary])
-    with np.errstate(all="ignore"):
-        usual = np.nanquantile(table, USUAL, axis=0)
-    usual = np.maximum(np.nan_to_num(usual), [FLOORS[name] for name, _ in names])
-    factor = rarely(np.nanmax(table / usual, axis=1))
-    return {name: float(f"{factor * scale:.9g}") for name, scale in zip(names, usual, strict=True)}
+    return limits.bounds(seen, error=error).get("", {})
 
 
 def rarely(values: NDArray[np.float64]) -> float:
@@ -163,29 +210,6 @@ def training_span(home: Home, system: System, release: str) -> Window | None:
     every = duration(system.every)
     length = min(end - start, max(SPAN, every))
     return Window(end - length // every * every, end)
-
-
-def _ordinary(home: Home, system: System, profile: Profile, span: Window) -> list[Distances]:
-    """The distances of the windows within ``span``, at most 240 of them, evenly spaced."""
-    known = home.lake.schema("predictions") or {}
-    columns = [name for name in profile.columns if name in known]
-    frame = home.lake.read("predictions", columns=["_time", *columns], _time=(span.start, span.end))
-    every = duration(system.every)
-    total = span.length // every
-    step = -(-total // MOST)
-    place = (frame["_time"].dt.timestamp("us") - micros(span.start) - 1) // (every // timedelta(microseconds=1))
-    parts = frame.with_columns(place.alias("_place")).partition_by("_place", as_dict=True)
-    return [distances(profile, parts[(k,)], columns) for k in range(0, total, step) if (k,) in parts]
-
-
-def carried(before: Monitored) -> tuple[dict[tuple[str, str], float], Window | None]:
-    """The bounds and the reference's time as a window's record has them."""
-    kept = {
-        (signal.name, signal.subject): signal.bound
-        for signal in before.signals
-        if signal.name in FLOORS and signal.bound is not None
-    }
-    return kept, carried_span(before)
 
 
 def season(span: Window) -> list[Signal]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from noria import stats
 from noria.core import Estimate, Window, duration
 from noria.core.window import EPOCH
-from noria.monitoring.reference import LEAST, rarely, training_of, training_span
+from noria.monitoring.limits import LEAST
+from noria.monitoring.reference import rarely, training_of, training_span
 from noria.records import CohortClosed, Entry, Evaluated, Trained
 from noria.store import Home
 from noria.system import System

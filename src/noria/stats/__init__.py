@@ -2,7 +2,18 @@
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
 from noria.stats.confident import confident_joint, excess_flips, suspects
-from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
+from noria.stats.distances import (
+    chi2,
+    chi2_p,
+    cramers_v,
+    hellinger,
+    jensen_shannon,
+    jensen_shannon_each,
+    ks,
+    psi,
+    wasserstein,
+    wasserstein_binned,
+)
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion, t_quantile
 from noria.stats.longrun import block_sums, inflation, mean_error
@@ -27,8 +38,10 @@ __all__ = [
     "blocks_needed",
     "calibration_test",
     "chi2",
+    "chi2_p",
     "compute",
     "confident_joint",
+    "cramers_v",
     "credit",
     "drawn_as_declared",
     "ece",
@@ -41,6 +54,7 @@ __all__ = [
     "inflation",
     "interleave",
     "jensen_shannon",
+    "jensen_shannon_each",
     "ks",
     "linear",
     "logistic_fit",
@@ -66,4 +80,5 @@ __all__ = [
     "suspects",
     "t_quantile",
     "wasserstein",
+    "wasserstein_binned",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from noria.stats.longrun import Floats
@@ -43,6 +45,24 @@ def jensen_shannon(a: Floats, b: Floats) -> float:
     return float(np.sqrt(max(0.0, (left + right) / 2)))
 
 
+def jensen_shannon_each(a: Floats, rows: Floats) -> Floats:
+    """``jensen_shannon`` of ``a`` with every row of counts; NaN where a side is empty.
+
+    >>> jensen_shannon_each(np.array([1, 0]), np.array([[0, 5], [2, 0], [0, 0]]))
+    array([ 1.,  0., nan])
+    """
+    q = np.asarray(rows, float)
+    totals = q.sum(axis=1, keepdims=True)
+    p = shares(a)[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        q = q / totals
+        m = (p + q) / 2
+        left = np.where(p > 0, p * np.log2(p / m), 0.0).sum(axis=1)
+        right = np.where(q > 0, q * np.log2(q / m), 0.0).sum(axis=1)
+    found = np.sqrt(np.maximum(0.0, (left + right) / 2))
+    return np.where((totals[:, 0] > 0) & (p.sum() > 0), found, np.nan)
+
+
 def hellinger(a: Floats, b: Floats) -> float:
     """The Hellinger distance, 0 to 1.
 
@@ -71,6 +91,40 @@ def wasserstein(a: Floats, b: Floats, centres: Floats) -> float:
     return float(gap @ np.diff(np.asarray(centres, float)))
 
 
+def wasserstein_binned(a: Floats, b: Floats, points: Sequence[float]) -> float:
+    """The Wasserstein distance of two histograms, in the units of ``points``: the bins' ends, ascending, one more than bins.
+
+    Mass is taken as spread evenly within a bin, so the distribution functions are lines between the ends, and the area between
+    them is exact for that (Vallender 1974: in one dimension the distance is that area). What lies beyond the ends counts as at the ends.
+
+    >>> wasserstein_binned(np.array([1, 1]), np.array([1, 1]), (0.0, 1.0, 3.0))
+    0.0
+    >>> wasserstein_binned(np.array([1, 0]), np.array([0, 1]), (0.0, 1.0, 2.0))
+    1.0
+    """
+    gap = np.concatenate([[0.0], np.cumsum(shares(b) - shares(a))])
+    gap[-1] = 0.0
+    left, right = gap[:-1], gap[1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = (left**2 + right**2) / (2 * (np.abs(left) + np.abs(right)))
+    heights = np.where(left * right < 0, crossed, (np.abs(left) + np.abs(right)) / 2)
+    return float(heights @ np.diff(np.asarray(points, float)))
+
+
+def cramers_v(a: Floats, b: Floats) -> float:
+    """Cramér's V of two rows of counts, 0 (same shares) to 1 (nothing in common): the effect size behind ``chi2``.
+
+    It is the root of the statistic over the number of rows, and does not grow with them (Cramér 1946): at a million rows every shift is
+    significant, and a tiny one stays tiny. NaN when either side is empty.
+
+    >>> cramers_v(np.array([10, 0]), np.array([0, 30])), cramers_v(np.array([5, 5]), np.array([500, 500]))
+    (1.0, 0.0)
+    """
+    total = float(np.sum(a) + np.sum(b))
+    found = chi2(a, b)
+    return float(np.sqrt(found / total)) if total else float("nan")
+
+
 def chi2(a: Floats, b: Floats) -> float:
     """Pearson's statistic of homogeneity of two rows of counts; empty columns are left out. Degrees: used columns - 1.
 
@@ -85,3 +139,18 @@ def chi2(a: Floats, b: Floats) -> float:
     if (expected <= 0).any():
         return float("nan")
     return float(((table - expected) ** 2 / expected).sum())
+
+
+def chi2_p(a: Floats, b: Floats) -> float:
+    """The p-value of ``chi2``, for rows that are independent; a day's rows are not, and with many rows it is 0 for a shift nobody would mind.
+
+    >>> round(chi2_p(np.array([10, 20]), np.array([20, 10])), 4)
+    0.0098
+    """
+    from scipy import special
+
+    used = int((np.asarray(a, float) + np.asarray(b, float) > 0).sum())
+    found = chi2(a, b)
+    if not np.isfinite(found):
+        return float("nan")
+    return float(special.gammaincc((used - 1) / 2, found / 2)) if used > 1 else 1.0
