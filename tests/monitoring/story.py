@@ -14,7 +14,7 @@ import polars as pl
 import noria as nr
 from noria import measure, stats
 from noria.core import Check, Estimate, SimulatedClock, Verdict, Window, digest
-from noria.model import Constant, Model, Spec, fit_encoder, pack
+from noria.model import Model, Spec, fit_design, fit_encoder, linear_from, pack
 from noria.records import (
     CohortClosed,
     Entry,
@@ -219,7 +219,7 @@ class Story:
             task="binary",
             reference=reference_of(profile, measure.profile(score, ["score"])),
         )
-        model = Model(fit_encoder(seen, ["x", "kind", "y"]), Constant((0.2 + self.numbers / 1e6,)))
+        model = linear(seen, world.believed_base + self.numbers / 1e9, world.believed_slope)
         return self.home.artifacts.put(pack(spec, model, seen))
 
     def gate(self, bundle: str, verdict: Verdict, checks: tuple[Check, ...], world: World | None = None) -> Entry[Gated]:
@@ -270,6 +270,15 @@ class Story:
             candidate=name, part="test", n=len(label), blocks=len(daily), metrics={"log_loss": metric}, value=Estimate(None),
             calibration=stats.reliability(label, score), daily={"log_loss": daily, "block": tuple(float(b) for b in days), "n": sizes},
         )  # fmt: skip
+
+
+def linear(frame: pl.DataFrame, base: float, slope: float) -> Model:
+    """The model that says ``logistic(base + slope * x)``."""
+    encoder = fit_encoder(frame, ["x", "kind", "y"])
+    design = fit_design(encoder, encoder.encode(frame))
+    weights = np.zeros((1, design.width))
+    weights[0, 0] = slope * design.scale[0]
+    return Model(encoder, linear_from(design, "logit", weights, np.array([base + slope * design.mean[0]])))
 
 
 def _outcomes(frame: pl.DataFrame, revision: int) -> pl.DataFrame:
