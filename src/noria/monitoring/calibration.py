@@ -28,7 +28,7 @@ SLACK = {"score": 0.1, "offset": 0.1}
 Floats = NDArray[np.float64]
 
 
-def calibration(
+def calibration(  # noqa: PLR0917  the window's rows, and what they are held against
     reference: Calibrated, label: Floats, score: Floats, weight: Floats, past: Sequence[Monitored], error: float
 ) -> list[Signal]:
     """Slope and offset (log-odds) of the label on the calibrated score; ``past`` are the release's own windows before.

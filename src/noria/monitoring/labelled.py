@@ -50,7 +50,8 @@ class Loss(msgspec.Struct, frozen=True):
 
     def at(self, score: Floats, points: Floats) -> Floats:
         """The expected loss of each row, given scores (n,) or (n, k) and points (n, width)."""
-        return np.clip(design(flat(score), points, np.array(self.edges)) @ np.array(self.weights), self.low, self.high)
+        made = design(flat(score), points, np.array(self.edges)) @ np.array(self.weights)
+        return np.asarray(np.clip(made, self.low, self.high))
 
 
 class Calibrated(msgspec.Struct, frozen=True):
@@ -219,7 +220,8 @@ def _loss(  # noqa: PLR0917  arrays of the same rows
     mean = float(np.average(losses, weights=weight))
     gain = max(0.0, _base(metric, label, score, weight, quantile) - mean)
     made = _kept(stats.spread(residual, blocks, weight))
-    return Loss(metric, _short(edges), _short(beta), *_short([low, high]), made, *_short([mean, gain])), residual
+    low, high, mean, gain = _short([low, high, mean, gain])
+    return Loss(metric, _short(edges), _short(beta), low, high, made, mean, gain), residual
 
 
 def _base(metric: str, label: Floats, score: Floats, weight: Floats, quantile: float | None) -> float:
@@ -253,8 +255,9 @@ def _mapping(label: Floats, score: Floats, blocks: Ints, weight: Floats) -> Cali
     sums = stats.block_sums(blocks, influence[:, 0], influence[:, 1])
     errors = [stats.mean_error(one * len(one)) for one in sums]
     slack = _kept(stats.spread(label - chance, blocks, weight))
-    numbers = _short([beta[0], beta[1], errors[0][0], errors[1][0], min(errors[0][1], errors[1][1])])
-    return Calibrated(*numbers, slack)
+    numbers = [beta[0], beta[1], errors[0][0], errors[1][0], min(errors[0][1], errors[1][1])]
+    offset, slope, offset_error, slope_error, degrees = _short(numbers)
+    return Calibrated(offset, slope, offset_error, slope_error, degrees, slack)
 
 
 # -------------------------------------------------------------------------------------------------- scores given labels
@@ -296,7 +299,8 @@ def _slices(  # noqa: PLR0917  arrays of the same rows
     texts = [column.name for column in inputs.columns if isinstance(column, Text)]
     columns = dict.fromkeys([*system.objective.slices, *system.objective.sensitive, *texts])
     least = max(LEAST // 2, frame.height // 50)
-    parts, rows = [], []
+    parts: list[Part] = []
+    rows: list[Floats] = []
     for column, value, mask in by_slice(frame, [name for name in columns if name in frame.columns], least, most=SLICES):
         cut = frame[column].dtype.is_numeric() and frame[column].n_unique() > VALUES
         if len(parts) == SLICES or mask.all() or cut:
@@ -323,7 +327,8 @@ def beyond_rest(residual: Floats, mask: NDArray[np.bool_], blocks: Ints, weight:
 
 
 def _kept(made: Spread) -> Spread:
-    return Spread(*_short([made.mean, made.within, made.between, made.inflation]), made.blocks, float(f"{made.rows:.9g}"))
+    mean, within, between, inflation, rows = _short([made.mean, made.within, made.between, made.inflation, made.rows])
+    return Spread(mean, within, between, inflation, made.blocks, rows)
 
 
 def _short(values: list[float] | Floats) -> tuple[float, ...]:
