@@ -66,6 +66,7 @@ class World:
     believed_slope: float = 1.2
     x_mean: float = 0.0
     y_missing: float = 0.0
+    tied: float = 0.0
     weekend: float = 0.0
     sticky: float = 0.0
     noise: float = 0.3
@@ -156,7 +157,7 @@ class Story:
         times = [start + timedelta(seconds=int(s)) for s in offsets]
         weekday = world.weekend * 2 * (start.weekday() >= 5)
         x = random.normal(world.x_mean + weekday, 1, n)
-        y = random.normal(0, 1, n)
+        y = world.tied * (x - world.x_mean - weekday) + np.sqrt(1 - world.tied**2) * random.normal(0, 1, n)
         kind = random.choice(world.kinds, n)
         swing = random.normal(0, world.noise)
         truth = logistic(world.base + world.slope * x + swing)

@@ -21,7 +21,8 @@ from noria.records import Monitored, Signal
 SLOPE = ("calibration", "score")
 OFFSET = ("calibration", "offset")
 SUMS = ("u0", "u1", "i00", "i01", "i11")
-RUN = 28
+RUNS = (7, 28)
+OWN = 10
 LEAST = 200
 WINDOWS = 5
 SLACK = {"score": 0.1, "offset": 0.1}
@@ -41,17 +42,30 @@ def calibration(  # noqa: PLR0917  the window's rows, and what they are held aga
         Signal("calibration sum", name, "outcome", number(one), None, Verdict.NOT_MEASURED)
         for name, one in zip(SUMS, mine, strict=True)
     ]
-    before = [[value_of(record, "calibration sum", name) for name in SUMS] for record in past[-RUN + 1 :]]
+    before = [[value_of(record, "calibration sum", name) for name in SUMS] for record in past[-RUNS[-1] + 1 :]]
     table = np.array([[float(x) for x in row if x is not None] for row in before if None not in row] + [list(mine)])
-    rows = float(table[:, 2].sum()) * 4  # at least so many rows: p(1-p) is at most a quarter
-    step, errors, degrees = newton(table)
-    degrees = min(degrees, reference.degrees)
-    own = (reference.offset_error, reference.slope_error)
+    enough = len(table) >= WINDOWS and 4 * float(table[:, 2].sum()) >= LEAST  # p(1-p) is at most a quarter: at least so many rows
+    tried = [deviation(reference, table[-run:]) for run in RUNS if run <= max(len(table), RUNS[0])]
     made = []
     for place, (name, right) in enumerate(((OFFSET, 0.0), (SLOPE, 1.0))):
-        apart, spread = float(step[place]), float(np.hypot(errors[place], own[place]))
-        made.append(_judged(name, right, apart, spread, degrees, error / 4, len(table) >= WINDOWS and rows >= LEAST))
+        apart, spread = max(((step[place], errors[place]) for step, errors in tried), key=lambda one: abs(one[0]) / one[1])
+        made.append(_judged(name, right, float(apart), float(spread), reference.degrees, error / (4 * len(RUNS)), enough))
     return [*reversed(made), *kept]
+
+
+def deviation(reference: Calibrated, table: Floats) -> tuple[Floats, Floats]:
+    """How far offset and slope of some windows are from the reference's, and the standard errors of that.
+
+    The windows' error is the reference's own, scaled to so much information or to so many windows, whichever leaves more; at least that of
+    independent rows, and from ten windows on at least that of the windows themselves.
+    """
+    step, errors, floor = newton(table)
+    there = np.array([reference.offset_error, reference.slope_error])
+    scale = max(reference.information / max(float(table[:, 2].sum()), 1e-12), reference.slack.blocks / len(table))
+    own = np.maximum(there * np.sqrt(scale), floor)
+    if len(table) >= OWN:
+        own = np.maximum(own, errors)
+    return step, np.hypot(own, there)
 
 
 def _judged(  # noqa: PLR0917  one test
@@ -79,24 +93,21 @@ def sums_of(chance: Floats, label: Floats, weight: Floats) -> tuple[float, ...]:
     return float(gap.sum()), float(gap @ z), float(slack.sum()), float(slack @ z), float(slack @ z**2)
 
 
-def newton(table: Floats) -> tuple[Floats, Floats, float]:
-    """One step from (0, 1) over windows' sums (w, 5): the change of (offset, slope), their standard errors over windows, and the degrees of freedom.
+def newton(table: Floats) -> tuple[Floats, Floats, Floats]:
+    """One step from (0, 1) over windows' sums (w, 5): the change of (offset, slope), their standard errors over windows, and those of independent rows.
 
-    One step is efficient where scores are about calibrated and points the right way where they are not (Le Cam 1956).
+    One step is efficient where scores are about calibrated, and points the right way where they are not (Le Cam 1956).
     """
     u, information = table[:, :2], table[:, 2:]
     whole = _square(information.sum(axis=0))
-    nan = np.full(2, np.nan)
     if not np.isfinite(whole).all() or np.linalg.cond(whole) > 1e10:
-        return nan, nan, 2.0
+        nan = np.full(2, np.nan)
+        return nan, nan, nan
     turned = np.linalg.inv(whole)
     step = turned @ u.sum(axis=0)
     influence = np.array([turned @ (one - _square(part) @ step) for one, part in zip(u, information, strict=True)])
-    if len(table) < 3:
-        return step, np.full(2, np.inf), 2.0
-    errors, degrees = zip(*(stats.mean_error(influence[:, k] * len(table)) for k in range(2)), strict=True)
-    floor = np.sqrt(np.diag(turned))  # what the rows alone would have
-    return step, np.maximum(np.array(errors), floor), float(min(degrees))
+    errors = [stats.mean_error(influence[:, k] * len(table))[0] if len(table) > 2 else np.inf for k in range(2)]
+    return step, np.array(errors), np.sqrt(np.diag(turned))
 
 
 def _square(part: Floats) -> Floats:

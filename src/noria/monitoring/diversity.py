@@ -17,6 +17,7 @@ from noria.system import System
 NAME = "diversity"
 LEAST = 30
 ROWS = 30
+ACTED = 15
 MOST = 6
 SCORES = np.linspace(0.05, 0.95, 19)
 
@@ -42,7 +43,7 @@ def diversity(system: System, frame: pl.DataFrame, past: Sequence[Monitored], er
         bins = np.searchsorted(SCORES, score[np.isfinite(score)])
         values["score"] = stats.evenness(np.bincount(bins, minlength=len(SCORES) + 1).astype(float))
     acted = frame.filter(pl.Series(np.nan_to_num(act) > 0))
-    if not numeric_act(system) and acted.height >= ROWS:
+    if not numeric_act(system) and acted.height >= ACTED:
         for column in _categories(system, frame):
             counts = frame[column].cast(pl.String).value_counts().rename({column: "value"})
             shown = dict(acted[column].cast(pl.String).value_counts().iter_rows())

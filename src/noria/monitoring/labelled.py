@@ -57,8 +57,8 @@ class Loss(msgspec.Struct, frozen=True):
 class Calibrated(msgspec.Struct, frozen=True):
     """The chance of a positive label as a function of the score: the logistic of ``offset + slope · logit(score)``.
 
-    ``offset_error`` and ``slope_error`` are the standard errors of both over blocks, ``degrees`` theirs; ``slack`` the spread of (label -
-    chance) over windows.
+    ``offset_error`` and ``slope_error`` are the standard errors of both over blocks, ``degrees`` theirs; ``information`` is the sum of
+    chance · (1 - chance) that they rest on, ``slack`` the spread of (label - chance) over windows.
     """
 
     offset: float
@@ -66,6 +66,7 @@ class Calibrated(msgspec.Struct, frozen=True):
     offset_error: float
     slope_error: float
     degrees: float
+    information: float
     slack: Spread
 
     def chance(self, score: Floats) -> Floats:
@@ -256,8 +257,9 @@ def _mapping(label: Floats, score: Floats, blocks: Ints, weight: Floats) -> Cali
     errors = [stats.mean_error(one * len(one)) for one in sums]
     slack = _kept(stats.spread(label - chance, blocks, weight))
     numbers = [beta[0], beta[1], errors[0][0], errors[1][0], min(errors[0][1], errors[1][1])]
+    information = float((weight * chance * (1 - chance)).sum())
     offset, slope, offset_error, slope_error, degrees = _short(numbers)
-    return Calibrated(offset, slope, offset_error, slope_error, degrees, slack)
+    return Calibrated(offset, slope, offset_error, slope_error, degrees, _short([information])[0], slack)
 
 
 # -------------------------------------------------------------------------------------------------- scores given labels
