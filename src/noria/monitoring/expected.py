@@ -31,6 +31,7 @@ from noria.system import AtMost, System
 NAME = "expected"
 STANDARD = "standard"
 PAST = 28
+UNAVAILABLE = "for this task only the loss itself can be foreseen"
 ACTS = ("precision", "recall", "f1")
 Floats = NDArray[np.float64]
 
@@ -61,8 +62,9 @@ def expected(  # noqa: PLR0917  the window, and what it is held against
     made, chance = _estimates(system, known, sample, frame, names)
     kind, least = _standard(home, system, release, past)
     bound = _bound(home, system, kind, least, chance)
-    signals_ = [_signal(system, name, estimate, bound) for name, estimate in made.items()]
-    return [*signals_, Signal(STANDARD, kind, "prediction", number(least), None, Verdict.NOT_MEASURED)]
+    unknown = Estimate(None)
+    found = [_signal(system, name, made.get(name, unknown), bound, UNAVAILABLE if name not in made else "") for name in names]
+    return [*found, Signal(STANDARD, kind, "prediction", number(least), None, Verdict.NOT_MEASURED)]
 
 
 def _names(system: System) -> list[str]:
@@ -158,7 +160,7 @@ def _bound(home: Home, system: System, kind: str, least: float | None, chance: f
     return None if base is None else base + stats.better(metric) * least
 
 
-def _signal(system: System, name: str, made: Estimate, standard_: float | None) -> Signal:
+def _signal(system: System, name: str, made: Estimate, standard_: float | None, why: str = "") -> Signal:
     rail = next((r for r in system.objective.guardrails if r.metric == name), None)
     bound, sign = (standard_, stats.better(name)) if name == system.objective.metric else (None, 1)
     if rail is not None:
@@ -166,7 +168,7 @@ def _signal(system: System, name: str, made: Estimate, standard_: float | None) 
     low, high = number(made.low), number(made.high)
     verdict, note = Verdict.NOT_ENOUGH_DATA, ""
     if made.value is None or made.low is None or made.high is None:
-        note = "the rows do not define it"
+        note = why or "the rows do not define it"
     elif bound is None:
         verdict = Verdict.NOT_MEASURED
     elif sign * made.value >= sign * bound:

@@ -251,15 +251,17 @@ def _mapping(label: Floats, score: Floats, blocks: Ints, weight: Floats) -> Cali
         return None
     chance = 1 / (1 + np.exp(-np.clip(columns @ beta, -40, 40)))
     again = np.column_stack([np.ones_like(z), logit(chance)])
-    bread = np.linalg.inv((again.T * (weight * chance * (1 - chance))) @ again)
+    information = (again.T * (weight * chance * (1 - chance))) @ again
+    if not np.linalg.cond(information) < 1e12:
+        return None
+    bread = np.linalg.inv(information)
     influence = (again * (weight * (label - chance))[:, None]) @ bread
     sums = stats.block_sums(blocks, influence[:, 0], influence[:, 1])
     errors = [stats.mean_error(one * len(one)) for one in sums]
     slack = _kept(stats.spread(label - chance, blocks, weight))
     numbers = [beta[0], beta[1], errors[0][0], errors[1][0], min(errors[0][1], errors[1][1])]
-    information = float((weight * chance * (1 - chance)).sum())
     offset, slope, offset_error, slope_error, degrees = _short(numbers)
-    return Calibrated(offset, slope, offset_error, slope_error, degrees, _short([information])[0], slack)
+    return Calibrated(offset, slope, offset_error, slope_error, degrees, _short([information[0, 0]])[0], slack)
 
 
 # -------------------------------------------------------------------------------------------------- scores given labels

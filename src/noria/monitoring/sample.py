@@ -26,8 +26,8 @@ from noria.store import Home
 from noria.system import System
 
 NAME = "reference rows"
-ROWS = 1500
-WINDOW = 600
+ROWS = 1000
+WINDOW = 500
 FOLDS = 4
 BUFFER = 3
 MOST = 40

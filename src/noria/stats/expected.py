@@ -37,12 +37,14 @@ def expected(
 
     Every row is taken once with each label, weighing as much as the label's chance. For means over rows (log loss, Brier, accuracy) that is
     the exact expectation; for ratios (precision, recall, F1) and ``average_precision`` the ratio of expectations, right up to terms of order
-    1/n (average precision comes out lowest: by 0.006 at 400 rows); for ``auc`` the same without the pairs of a row with itself. The interval is that of the metric to come, not of its expectation: by the
-    delta method from the variance of each label, the common deviation of a window's labels, and the reference's error. Needs chances that
+    1/n (average precision comes out lowest: by 0.006 at 400 rows); for ``auc`` the same without the pairs of a row with itself.
+
+    The interval is that of the metric to come, not of its expectation: by the delta method from the variance of each label, the common
+    deviation of a window's labels, and the reference's error. Needs chances that
     are calibrated on these rows: nothing in here can notice that they are not.
 
     >>> score = np.array([0.2, 0.9])
-    >>> expected("accuracy", score, score).value, round(expected("brier", score, score).value, 3)
+    >>> round(expected("accuracy", score, score).value, 3), round(expected("brier", score, score).value, 3)
     (0.85, 0.125)
     """
     score, chance = np.asarray(score, float), np.asarray(chance, float)
