@@ -15,7 +15,7 @@ import noria as nr
 from noria import measure, stats
 from noria.core import Check, Estimate, SimulatedClock, Verdict, Window, digest
 from noria.development.reference import loss_profile
-from noria.model import Constant, Model, Spec, fit_encoder, pack
+from noria.model import Model, Spec, fit_design, fit_encoder, linear_from, pack
 from noria.records import (
     CohortClosed,
     Entry,
@@ -67,6 +67,7 @@ class World:
     believed_slope: float = 1.2
     x_mean: float = 0.0
     y_missing: float = 0.0
+    tied: float = 0.0
     weekend: float = 0.0
     sticky: float = 0.0
     noise: float = 0.3
@@ -157,7 +158,7 @@ class Story:
         times = [start + timedelta(seconds=int(s)) for s in offsets]
         weekday = world.weekend * 2 * (start.weekday() >= 5)
         x = random.normal(world.x_mean + weekday, 1, n)
-        y = random.normal(0, 1, n)
+        y = world.tied * (x - world.x_mean - weekday) + np.sqrt(1 - world.tied**2) * random.normal(0, 1, n)
         kind = random.choice(world.kinds, n)
         swing = random.normal(0, world.noise)
         truth = logistic(world.base + world.slope * x + swing)
@@ -221,7 +222,7 @@ class Story:
             task="binary",
             reference=reference_of(profile, measure.profile(score, ["score"])) | {"loss": loss_profile(profile, seen, loss)},
         )
-        model = Model(fit_encoder(seen, ["x", "kind", "y"]), Constant((0.2 + self.numbers / 1e6,)))
+        model = linear(seen, world.believed_base + self.numbers / 1e9, world.believed_slope)
         return self.home.artifacts.put(pack(spec, model, seen))
 
     def gate(self, bundle: str, verdict: Verdict, checks: tuple[Check, ...], world: World | None = None) -> Entry[Gated]:
@@ -272,6 +273,15 @@ class Story:
             candidate=name, part="test", n=len(label), blocks=len(daily), metrics=metrics, value=Estimate(None),
             calibration=stats.reliability(label, score), daily={"log_loss": daily, "block": tuple(float(b) for b in days), "n": sizes},
         )  # fmt: skip
+
+
+def linear(frame: pl.DataFrame, base: float, slope: float) -> Model:
+    """The model that says ``logistic(base + slope * x)``."""
+    encoder = fit_encoder(frame, ["x", "kind", "y"])
+    design = fit_design(encoder, encoder.encode(frame))
+    weights = np.zeros((1, design.width))
+    weights[0, 0] = slope * design.scale[0]
+    return Model(encoder, linear_from(design, "logit", weights, np.array([base + slope * design.mean[0]])))
 
 
 def _outcomes(frame: pl.DataFrame, revision: int) -> pl.DataFrame:

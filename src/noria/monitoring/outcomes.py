@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from noria import measure, stats
 from noria.core import Verdict, Window
+from noria.monitoring.closed import against_x, read_beside
 from noria.monitoring.lastlabel import calibrated, groups_of, last_labels, look_back, pairs
 from noria.monitoring.reference import carried_span, in_season, season, spec_of
 from noria.monitoring.standard import base_rate_loss, label_reference, standard
@@ -39,7 +40,9 @@ def outcomes(home: Home, system: System, cohort: CohortClosed, past: Sequence[Mo
     if release is not None:
         signals += _shift(home, system, release, cohort, earlier)
         chosen = (frame["_release"] == release).fill_null(False).to_numpy()
-        signals += _performance(home, system, release, frame.with_columns(last.alias("_last")).filter(chosen), earlier)
+        answered = frame.with_columns(last.alias("_last")).filter(chosen)
+        signals += _performance(home, system, release, answered, earlier)
+        signals += against_x(home, system, release, answered, earlier)
         frame = frame.filter(chosen)
     signals += _business(home, system, frame)
     return Monitored(
@@ -55,7 +58,7 @@ def _closed(home: Home, system: System, window: Window) -> pl.DataFrame:
     """The window's closed rows, and before them as much as it takes to know the last label."""
     known = home.lake.schema("predictions") or {}
     wanted = ["_score", "_scores", "_act", "_act_propensity", "_release", "_variant", *groups_of(system)]
-    wanted += measure.columns_read(system.objective.value.sql)
+    wanted += [*measure.columns_read(system.objective.value.sql), *read_beside(system)]
     span = Window(look_back(system.label, system.every, window.start), window.end)
     return measure.closed(home, system, span, columns=[name for name in dict.fromkeys(wanted) if name in known])
 

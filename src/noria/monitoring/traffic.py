@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Literal
 
 import polars as pl
@@ -14,19 +13,16 @@ from noria.core import Verdict, Window, duration
 from noria.measure import Profile
 from noria.monitoring import limits, profiles
 from noria.monitoring.impact import impacts
+from noria.monitoring.operations import operations
 from noria.monitoring.ordinary import SLIDE
 from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, reference, season, window_error
+from noria.monitoring.together import BESIDE, together
 from noria.monitoring.windows import answering, found, judged, number, value_of
 from noria.records import Monitored, Signal
 from noria.store import Home
 from noria.system import System
 
-PAST = 28
 MEMORY = 42
-LEAST_PAST = 14
-FEW, MANY = 0.5, 2.0
-REFUSED = 0.01
-LATE = 0.01
 WORST = 3
 DETAIL = ("psi", "ks", "wasserstein", "chi2")
 Bounds = Mapping[tuple[str, str], float]
@@ -35,39 +31,18 @@ Bounds = Mapping[tuple[str, str], float]
 def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored]) -> Monitored:
     """One window of traffic. ``past`` are the windows before it, the newest last: ``MEMORY`` of them are enough."""
     known = home.lake.schema("predictions") or {}
-    wanted = [name for name in ("_time", "_score", "_act", "_release", "_variant", "_scored_at") if name in known]
+    wanted = [name for name in ("_time", "_score", "_act", "_release", "_variant", "_scored_at", *BESIDE) if name in known]
     features = [feature.name for feature in system.flat_features if feature.name in known]
     frame = home.lake.read("predictions", columns=[*wanted, *features], _time=(window.start, window.end))
     release = answering(frame)
-    signals = [*_operation(system, frame, past)]
+    signals = operations(home, system, window, frame, past)
     kept = ""
     if release is not None:
         moved, kept = _moved(home, system, (release, window), frame, past)
-        signals += [*moved, *_predicted(frame.filter(pl.col("_release") == release))]
+        own = frame.filter(pl.col("_release") == release)
+        signals += [*moved, *_predicted(own)]
+        signals += together(home, system, window, own, signals, past, release)
     return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals), profile=kept)
-
-
-def _operation(system: System, frame: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
-    """Volume against its own past (its third smallest and third largest windows), rows scored late, and rows that could not be scored."""
-    rows = float(frame.height)
-    counts = sorted(record.n for record in past[-PAST:])
-    enough = len(counts) >= LEAST_PAST
-    low = FEW * counts[2] if enough else None
-    high = MANY * counts[-3] if enough else None
-    made = [
-        Signal(
-            "rows", "volume", "operation", rows, low if high is None or rows <= high else high, judged(rows, low=low, high=high)
-        )
-    ]
-    if not frame.height:
-        return made
-    after = (frame["_scored_at"] - frame["_time"]) > duration(system.every) + timedelta(seconds=1)
-    late = number(float(after.fill_null(False).mean() or 0.0))  # type: ignore[arg-type]  # the mean of booleans is a float
-    made.append(Signal("late", "volume", "operation", late, LATE, judged(late, high=LATE)))
-    unanswered = (frame["_release"].fill_null("") != "") & frame["_score"].is_null()
-    refused = number(float(unanswered.mean() or 0.0))  # type: ignore[arg-type]  # the mean of booleans is a float
-    made.append(Signal("refused", "volume", "operation", refused, REFUSED, judged(refused, high=REFUSED)))
-    return made
 
 
 def _moved(

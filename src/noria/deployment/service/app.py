@@ -22,6 +22,7 @@ from noria.deployment.service.incoming import Incoming
 from noria.deployment.service.service import Service
 from noria.deployment.service.wire import failed
 from noria.settings import Settings
+from noria.store.minutes import leave_minute, minute_of
 from noria.system import System
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ LOOK_SECONDS = 0.25
 MEASURE_SECONDS = 1.0
 WHISPER_SECONDS = 0.1
 _PREDICT = "/v1/predict"
+PREDICTING = frozenset(route.pattern for route in ROUTES if re.search("predict|infer|invocations", route.pattern))
 _HEADERS = [*JSON]
 
 
@@ -191,8 +193,15 @@ class App:
             self.measure()
             try:
                 await loop.run_in_executor(self._looker, self.service.metrics.leave, self.folder / "metrics")
+                await loop.run_in_executor(self._looker, self._minute)
             except OSError as error:
                 self._lines.error("the counts could not be left", error)
+
+    def _minute(self) -> None:
+        """Once a minute: leaves what was answered in it where monitoring finds it."""
+        minute = self.service.metrics.minute(minute_of(self.home.clock.now()), PREDICTING)
+        if minute is not None:
+            leave_minute(self.folder / "minutes", minute)
 
     def measure(self) -> None:
         """Takes the gauges, and what the log has counted."""

@@ -12,11 +12,13 @@ import secrets
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from noria.store.minutes import Minute
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 HELP = {
@@ -61,6 +63,7 @@ class Metrics:
         self.seconds: dict[str, tuple[list[int], list[float]]] = {}
         self.gauges: dict[str, float] = {}
         self.file = f"{os.getpid()}-{secrets.token_hex(8)}.json"
+        self._before: tuple[int, int, int, list[int]] | None = None
 
     def add(self, name: str, *labels: str, n: int = 1) -> None:
         """Counts ``n`` more."""
@@ -83,6 +86,21 @@ class Metrics:
             {route: (list(counts), total[0]) for route, (counts, total) in seconds.items()},
             dict(self.gauges),
         )
+
+    def minute(self, at: int, routes: Container[str]) -> Minute | None:
+        """What was counted on ``routes`` since the minute before, once a minute is over (``at`` is the number of the running one)."""
+        if self._before is not None and self._before[0] == at:
+            return None
+        answered = {key: n for key, n in dict(self.counts["requests"]).items() if key[0] in routes}
+        requests = sum(answered.values())
+        errors = sum(n for (_, status), n in answered.items() if status >= "500")
+        per = [counts for route, (counts, _) in dict(self.seconds).items() if route in routes]
+        counts = [sum(some) for some in zip(*per, strict=True)] or [0] * (len(BOUNDS) + 1)
+        before, self._before = self._before, (at, requests, errors, counts)
+        if before is None or requests == before[1]:
+            return None
+        since = tuple(now - then for now, then in zip(counts, before[3], strict=True))
+        return Minute(before[0], requests - before[1], errors - before[2], BOUNDS, since)
 
     def leave(self, folder: Path) -> None:
         """Leaves a snapshot where other workers find it."""
