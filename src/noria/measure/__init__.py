@@ -7,6 +7,7 @@ from noria.measure.outcomes import blocks_of, closed, closed_until, scored_last,
 from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
+from noria.measure.slicesearch import Slice, slice_search
 from noria.measure.value import (
     bounds,
     columns_read,
@@ -27,6 +28,7 @@ __all__ = [
     "Policy",
     "Profile",
     "SingleAct",
+    "Slice",
     "act",
     "against",
     "blocks_of",
@@ -50,6 +52,7 @@ __all__ = [
     "scored_last",
     "seen",
     "single_act",
+    "slice_search",
     "usable",
     "value",
     "without_label",

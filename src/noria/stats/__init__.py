@@ -1,6 +1,7 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
+from noria.stats.change import Shape, begun, moved, shape
 from noria.stats.distances import chi2, hellinger, jensen_shannon, ks, psi, wasserstein
 from noria.stats.interleaving import Preference, credit, interleave, preference
 from noria.stats.intervals import around, block_mean, block_statistic, proportion
@@ -16,7 +17,9 @@ __all__ = [
     "Metric",
     "OffPolicy",
     "Preference",
+    "Shape",
     "around",
+    "begun",
     "better",
     "block_mean",
     "block_statistic",
@@ -42,6 +45,7 @@ __all__ = [
     "mean_error",
     "mean_sequence",
     "metric_named",
+    "moved",
     "off_policy",
     "paired",
     "preference",
@@ -54,6 +58,7 @@ __all__ = [
     "reliability",
     "row_loss",
     "sample_ratio",
+    "shape",
     "support",
     "wasserstein",
 ]

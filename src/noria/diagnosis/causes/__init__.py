@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from noria.diagnosis.case import Case
+from noria.diagnosis.causes.acting import acting_changed_the_outcome, feedback_loop
+from noria.diagnosis.causes.concept import gradual, recurring, sudden
 from noria.diagnosis.causes.data import bad_data, labels, leak
-from noria.diagnosis.causes.model import imbalance, miscalibration
-from noria.diagnosis.causes.purpose import better_baseline, misaligned, no_signal
-from noria.diagnosis.causes.shift import concept_change, covariate_shift, label_shift
+from noria.diagnosis.causes.model import imbalance, miscalibration, slice_failure
+from noria.diagnosis.causes.purpose import better_baseline, cost_above_value, misaligned, no_signal, threshold_stale
+from noria.diagnosis.causes.shift import covariate_shift, label_shift, traffic_mix
 from noria.diagnosis.causes.software import software
 from noria.diagnosis.tested import Tested
 
@@ -19,10 +21,18 @@ CAUSES: tuple[Callable[[Case], Tested], ...] = (
     software,
     imbalance,
     covariate_shift,
+    traffic_mix,
     label_shift,
-    concept_change,
+    sudden,
+    gradual,
+    recurring,
     miscalibration,
+    slice_failure,
+    feedback_loop,
+    acting_changed_the_outcome,
     misaligned,
+    threshold_stale,
     no_signal,
     better_baseline,
+    cost_above_value,
 )
