@@ -79,14 +79,14 @@ def test_a_changed_concept(begin: Any, told: Any) -> None:
     story = faulty(begin, told, told.World(slope=-1.2))
     harm(story, told)
     record = only(story)
-    assert record.causes[0].name == "concept change"
+    assert record.causes[0].name == "sudden concept change"
     assert record.back_to == "development"
     assert not record.blocks_retraining
     found = verdicts(record)
     assert found["covariate shift"] is Verdict.PASS
     assert found["label shift"] is not Verdict.FAIL
     assert found["bad data"] is not Verdict.FAIL
-    assert "concept change" in record.account
+    assert "sudden concept change" in record.account
     assert "Go back to development" in record.account
 
 
@@ -127,7 +127,7 @@ def test_a_label_shift(begin: Any, told: Any) -> None:
     found = verdicts(record)
     assert found["label shift"] is Verdict.FAIL
     assert record.causes[0].name == "label shift"
-    assert found["concept change"] is not Verdict.FAIL
+    assert found["sudden concept change"] is not Verdict.FAIL
 
 
 def test_miscalibrated_from_the_start(begin: Any, told: Any) -> None:
@@ -151,8 +151,8 @@ def test_nothing_is_found_where_nothing_is_wrong(begin: Any, told: Any) -> None:
     assert set(verdicts(record).values()) <= {Verdict.PASS, Verdict.NOT_ENOUGH_DATA}
     cleared = {name for name, verdict in verdicts(record).items() if verdict is Verdict.PASS}
     assert cleared >= {
-        "late or missing labels", "software", "covariate shift", "label shift", "concept change", "miscalibration",
-        "metric misaligned with value", "better baseline", "imbalance", "bad data", "leak",
+        "late or missing labels", "software", "covariate shift", "label shift", "sudden concept change", "miscalibration",
+        "metric misaligned", "better baseline", "imbalance", "bad data", "leak",
     }  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_late_or_missing_labels_block_training(begin: Any, told: Any, change: di
     record = only(story)
     assert record.causes[0].name == "late or missing labels"
     assert record.blocks_retraining
-    assert verdicts(record)["concept change"] is not Verdict.FAIL
+    assert verdicts(record)["sudden concept change"] is not Verdict.FAIL
 
 
 def test_refused_rows_and_frozen_scores_are_software(begin: Any, told: Any) -> None:
@@ -261,12 +261,12 @@ def test_the_metric_says_yes_and_the_money_no(begin: Any, told: Any) -> None:
     business.account(story.home, story.system, story.now)
     harm(story, told, 20, "value")
     record = only(story)
-    assert verdicts(record)["metric misaligned with value"] is Verdict.FAIL
+    assert verdicts(record)["metric misaligned"] is Verdict.FAIL
     assert record.back_to == "scoping"
     clean = begin(seed=1)
     clean.tell(told.World(), 10)
     gated(clean, Check("superior to baseline", Verdict.PASS, "prior"), Check("slice not worse", Verdict.FAIL, "kind = a"))
-    assert verdicts(only(clean))["metric misaligned with value"] is not Verdict.FAIL
+    assert verdicts(only(clean))["metric misaligned"] is not Verdict.FAIL
 
 
 def test_blocked_data_is_diagnosed_apart_and_once(begin: Any, told: Any) -> None:

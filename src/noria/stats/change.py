@@ -37,7 +37,7 @@ def moved(
     The mean of k recent blocks is a draw from the means of k neighbouring blocks before, when nothing changed: its variance is that of a
     block before, s², times (1 + 2 Σ (1 - j/k) rʲ)/k for an autocorrelation of r, which is a random effect of the day rather than
     of the row (a prediction interval; Searle, Casella and McCulloch 1992, "Variance Components"). Smaller recent blocks are taken to vary
-    more in proportion; from 10 recent blocks on their own variance counts where it is larger. Coverage is simulated in
+    more in proportion; from 10 recent blocks on their own variance (about their trend) counts where it is larger. Coverage is simulated in
     ``tests/stats/test_change.py``.
 
     >>> past, days = np.tile([0.0, 1.0], 20), np.arange(40) // 2
@@ -62,7 +62,9 @@ def moved(
     lags = np.arange(1, k)
     variance = one * (1 + 2 * float(((1 - lags / k) * r**lags).sum())) / k
     if k >= 10:
-        variance = max(variance, mean_error((new - now * new_sizes) / new_sizes.mean())[0] ** 2)
+        own = (new - now * new_sizes) / new_sizes.mean()
+        places = np.arange(k) - (k - 1) / 2  # a change that comes bit by bit is no noise
+        variance = max(variance, mean_error(own - places * float(places @ own) / float(places @ places))[0] ** 2)
     error, degrees = mean_error(deviations)
     half = t_quantile(confidence, degrees) * float(np.sqrt(variance + error**2))
     return Estimate(value, value - half, value + half, k)

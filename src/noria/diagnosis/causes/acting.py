@@ -32,19 +32,21 @@ def acting_changed_the_outcome(case: Case) -> Tested:
     acted = recent.number("_act")
     if not np.isin(acted[np.isfinite(acted)], (0.0, 1.0)).all() or min((acted == 1).sum(), (acted == 0).sum()) < FEW:
         return Tested(title, "scoping", act, (check(name, None, detail="too few rows were acted on, or left alone"),))
-    jump, alone, origin = _jump(case, recent)
-    said = f"at the same score, labels of rows acted on are {jump} away from those of rows left alone {origin}; rows left alone moved by {alone}"
+    jump, alone, whole, origin = _jump(case, recent)
+    said = f"at the same score, labels of rows acted on are {jump} away from those of rows left alone {origin}; rows acted on moved by {whole}, rows left alone by {alone}"
     if not jump.known or not alone.known:
         return Tested(title, "scoping", act, (check(name, None, size=jump, detail=said),))
     size, rest = abs(jump.value or 0.0), abs(alone.value or 0.0)
     clear = (jump.above(0.0) or jump.below(0.0)) and size > max(LEAST_EFFECT, 0.1 * float(recent.label.mean()))
-    found = clear and rest < 0.35 * size
-    strength = 0.0 if not found else 0.95 if not (alone.above(0.0) or alone.below(0.0)) else 0.7
+    fits = whole.value is not None and whole.value * (jump.value or 0.0) > 0 and abs(whole.value) > 0.5 * size
+    found = clear and fits and rest < 0.35 * size
+    half = ((jump.high or 0.0) - (jump.low or 0.0)) / 2
+    strength = 0.0 if not found else 0.95 if size > 1.5 * half and not (alone.above(0.0) or alone.below(0.0)) else 0.6
     return Tested(title, "scoping", act, (check(name, found, size=jump, bound=0.0, detail=said),), strength)
 
 
-def _jump(case: Case, recent: Sample) -> tuple[Estimate, Estimate, str]:
-    """(what acting adds to the label at the same score, how far the rows left alone moved, since when).
+def _jump(case: Case, recent: Sample) -> tuple[Estimate, Estimate, Estimate, str]:
+    """(what acting adds to the label at the same score, how far the rows left alone moved, and those acted on, since when).
 
     The coefficient of the act in a regression of the label on the act and on the logit of the score and its square, by Frisch and Waugh's way
     (1933): a change along the score, however curved, is not mistaken for one at the threshold. Held against the same number of the rows
@@ -60,14 +62,17 @@ def _jump(case: Case, recent: Sample) -> tuple[Estimate, Estimate, str]:
             ]
             jump = both.difference(pieces[0], pieces[1])
             past, new = (s.label - e for s, e in zip((both.before, both.recent), expected, strict=True))
-            alone = both.difference(past, new, ((acted[0] == 0).astype(float), (acted[1] == 0).astype(float)))
-            return jump, alone, "more than before the fault"
+            alone, whole = (
+                both.difference(past, new, ((acted[0] == k).astype(float), (acted[1] == k).astype(float))) for k in (0, 1)
+            )
+            return jump, alone, whole, "more than before the fault"
     acted_now = recent.number("_act")
     rest = recent.label - recent.score
     jump = stats.block_mean(_piece(rest, acted_now, recent.score), recent.blocks, least=5, confidence=0.98)
-    left = acted_now == 0
-    alone = stats.block_mean(rest[left], recent.blocks[left], least=5, confidence=0.98)
-    return jump, alone, "since the release acts"
+    alone, whole = (
+        stats.block_mean(rest[acted_now == k], recent.blocks[acted_now == k], least=5, confidence=0.98) for k in (0, 1)
+    )
+    return jump, alone, whole, "since the release acts"
 
 
 def _piece(rest: Floats, acted: Floats, score: Floats) -> Floats:

@@ -26,6 +26,7 @@ GAIN = 0.02
 BACK = (1, 2, 3, 5, 8, 12)
 CHUNK_ROWS = 2_500
 LIKELY = 0.5
+AGAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def recurring(case: Case) -> Tested:
         enough = bool(case.__dict__.get("_chunks"))
         return Tested("recurring concept change", "development", act, (check(name, False if enough else None, detail=said if enough else "no closed rows from before the comparison"),))
     window, gain, short = again
-    said = f"a model of the rows of {window} has a loss lower by {gain} on those since than one of the rows before, within {short:.2g} of one of the rows since themselves"
+    said = f"a model of the rows of {window} has a loss lower by {gain} on those since than one of the rows before: {short:.0%} of what it rose by"
     return Tested("recurring concept change", "development", act, (found.check, check(name, True, size=gain, bound=0.0, detail=said)), min(0.95, found.strength + 0.05))
 
 
@@ -177,9 +178,7 @@ def _look_back(case: Case) -> tuple[Window, Estimate, float] | None:
         return None
     length = max(min(case.window.length, 28 * case.every), 7 * case.every)
     case.__dict__["_chunks"] = []
-    own = both.advantage[1]
-    if not np.isfinite(own).all():
-        return None
+    own = both.given_inputs.value or 0.0
     best: tuple[Window, Estimate, float] | None = None
     for window in _stretches(case, length):
         older = case.rows(window, answered=False, most=CHUNK_ROWS)
@@ -189,8 +188,9 @@ def _look_back(case: Case) -> tuple[Window, Estimate, float] | None:
         judged = _judged(both, older)
         gain = both.difference(judged[0], judged[1])
         mean = float(judged[1].mean())
-        if gain.above(0.0) and mean > 0.6 * max(float(own.mean()), 0.0) and mean > 0 and (best is None or mean > (best[1].value or 0.0)):
-            best = window, Estimate(mean, mean - _half(gain), mean + _half(gain), gain.n), float(own.mean()) - mean
+        made = Estimate(mean, mean - _half(gain), mean + _half(gain), gain.n)
+        if gain.above(0.0) and made.above(0.0) and mean > AGAIN * own and (best is None or mean > (best[1].value or 0.0)):
+            best = window, made, mean / own if own > 0 else 1.0
     return best
 
 

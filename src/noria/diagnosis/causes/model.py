@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from noria import measure, stats
 from noria.core import Check, Estimate, Verdict
 from noria.diagnosis.case import Case, Sample
-from noria.diagnosis.compared import Compared
+from noria.diagnosis.compared import Compared, Largest
 from noria.diagnosis.tested import Tested, check
 from noria.records import Gated
 
@@ -77,6 +77,8 @@ def miscalibration(case: Case) -> Tested:
     if recent is None or not set(np.unique(recent.label)) <= {0.0, 1.0}:
         return Tested("miscalibration", "development", act, tuple(made) or (check("calibration", None),), strength)
     off, first = _is_off(recent, both)
+    if not off and both is not None and both.binary and both.rise.above(0.0):
+        off = both.scores_of_inputs.found and abs(both.scores_of_inputs.size.value or 0.0) > 0.1
     made.append(first)
     if off and both is not None and both.binary:
         scores = both.scores_of_inputs
@@ -159,6 +161,11 @@ def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | No
     rest = (outside.value or 0.0) * (1 - one.share)
     held = (inside.value or 0.0) * one.share
     alone = inside.above(0.0) and not outside.above(0.25 * (inside.value or 0.0)) and held > 2 * max(rest, 0.0) and one.share < 0.7
+    if alone:
+        elsewhere = Compared(both.before.take(~past), both.recent.take(~one.rows))
+        left = elsewhere.residuals() if elsewhere.before.binary and elsewhere.recent.n > 100 else Largest("", 0.0, Estimate(None))
+        alone = not left.found
+        said += f"; elsewhere the labels follow the inputs {'as before' if alone else f'otherwise too (along {left.name})'}"
     return (one if alone else None), check(name, alone, subject=one.name, size=inside, bound=outside.value, detail=said)
 
 

@@ -12,6 +12,7 @@ from noria import measure, stats
 from noria.core import Check, Estimate, NoriaError, Verdict, Window
 from noria.development.curve import Curve, learning_curve
 from noria.diagnosis.case import SPAN, Case, Sample
+from noria.diagnosis.causes.concept import concept
 from noria.diagnosis.compared import Compared, folds
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check, rounded
@@ -238,6 +239,7 @@ def _threshold_stale(case: Case) -> Tested:
     strength = 0.0
     if found:
         holds, says = _scores_hold(recent, both)
+        holds = holds and not (both is not None and both.rise.above(0.0)) and not concept(case).changed
         strength = 0.85 if holds else 0.3
         rows.append(check("the scores hold", holds, detail=says))
     return Tested(title, "development", act, tuple(rows), strength)
