@@ -178,9 +178,12 @@ def gate_key(asked: Entry[Retraining]) -> str:
 
 
 def blocking(home: Home) -> Entry[Diagnosed] | None:
-    """The newest diagnosis, when what it found must be mended before anything is trained on."""
-    last = home.ledger.latest(Diagnosed)
-    return last if last is not None and last.record.blocks_retraining else None
+    """The newest diagnosis of an open fault, when what it found must be mended before anything is trained on.
+
+    A harmless fact that is diagnosed later does not lift it.
+    """
+    faults = diagnosis.open_faults(home, home.clock.now())
+    return next((fault for fault in reversed(faults) if fault.record.blocks_retraining), None)
 
 
 def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:

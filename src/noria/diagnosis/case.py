@@ -113,6 +113,11 @@ class Case:
     @cached_property
     def harmed(self) -> list[Alerted]:
         """The harm alerts among the symptoms."""
+        return [record for record in self.alerts if record.harm]
+
+    @cached_property
+    def alerts(self) -> list[Alerted]:
+        """All alerts among the symptoms, facts too."""
         return [entry.record for entry in self.of(Alerted)]
 
     # ------------------------------------------------------------------------------------------------------------ time
@@ -165,7 +170,11 @@ class Case:
 
     @cached_property
     def release(self) -> str | None:
-        last = self.home.ledger.latest(Released)
+        """The bundle that answered at the end of the window."""
+        if self.about is None:
+            last = self.home.ledger.latest(Released)
+        else:
+            last = next((e for e in reversed(self.home.ledger.read(Released)) if e.at <= self.about.end), None)
         return last.record.bundle if last is not None and last.record.bundle else None
 
     @cached_property
@@ -173,7 +182,8 @@ class Case:
         """The closed cohorts of the window and of twice that time before, newest revisions, in order."""
         kept: dict[datetime, CohortClosed] = {}
         for entry in self.home.ledger.read(CohortClosed, since=self.window.start - 2 * self.window.length):
-            kept[entry.record.window.end] = entry.record
+            if self.about is None or entry.record.window.end <= self.about.end:
+                kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]
 
     @cached_property
@@ -189,12 +199,14 @@ class Case:
         for entry in self.home.ledger.read(
             Monitored, prefix=f"monitored/{about}/", since=self.window.start - 2 * self.window.length
         ):
-            kept[entry.record.window.end] = entry.record
+            if self.about is None or entry.record.window.end <= self.about.end:
+                kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]
 
     @cached_property
     def scored(self) -> list[Scored]:
-        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start)]
+        until = self.about.end if self.about is not None else None
+        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start, until=until)]
 
     def evaluated(self, bundle: str) -> list[Evaluated]:
         """The evaluations of a candidate, by its bundle."""
