@@ -27,6 +27,7 @@ BACK = (1, 2, 3, 5, 8, 12)
 CHUNK_ROWS = 2_500
 LIKELY = 0.5
 AGAIN = 0.5
+CLEAR = 1.3
 
 
 @dataclass(frozen=True)
@@ -64,29 +65,33 @@ def _concept(case: Case) -> Concept:
     said = f"along {plain.name or 'every column'} the labels are {plain.size} away from what the rows before teach to expect"
     if better.value is not None:
         said += f"; a model of the rows since has a loss lower by {better.value:.3g}"
-    if not (plain.found and plain.size.known) and not learned:
+    clear = plain.found and (plain.ratio > CLEAR or both.rise.above(0.0))
+    if not clear and not learned:
         return Concept(False if plain.size.known else None, 0.0, check(NAME, False if plain.size.known else None, size=plain.size, bound=0.0, detail=said))
-    strength = _strength(case, both, learned=learned, ratio=plain.ratio)
+    other = _said_otherwise(case, both)
+    if other:
+        return Concept(False, 0.0, check(NAME, False, size=plain.size, bound=0.0, detail=f"{said}; {other}"))
+    strength = _strength(both, learned=learned, ratio=plain.ratio)
     size = plain.size if plain.found else gain
     shaped = _shape(both)
     return Concept(True, strength, check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said), shaped, _gradual(shaped))
 
 
-def _strength(case: Case, both: Compared, *, learned: bool, ratio: float) -> float:
-    """How much of the rise lies in the label given the inputs; less where a changed mix of labels says the same with one number."""
+def _said_otherwise(case: Case, both: Compared) -> str:
+    """Whether something simpler says the same: a new mix of labels (one number), or of one category's values."""
+    if label_shift(case).strength > LIKELY:
+        return "but the new base rate alone says as much: see label shift"
+    mixed = mix(both, case)
+    return f"but only the mix of {mixed.column} changed: see traffic mix" if mixed is not None and mixed.alone else ""
+
+
+def _strength(both: Compared, *, learned: bool, ratio: float) -> float:
+    """How much of the rise lies in the label given the inputs."""
     share = both.share(both.given_inputs.value)
     strength = 0.9 if share >= 0.7 else 0.5 + 0.4 * share
     if both.rise.known and not both.rise.above(0.0):
         strength = 0.5 if learned else 0.35
-    if ratio < 1.5 and not learned:
-        strength = min(strength, 0.5)
-    labels = label_shift(case)
-    if labels.strength > LIKELY:
-        strength = min(strength, 0.3)
-    mixed = mix(both, case)
-    if mixed is not None and mixed.alone:
-        strength = min(strength, 0.3)
-    return strength
+    return min(strength, 0.5) if ratio < 1.5 and not learned else strength
 
 
 def _daily(both: Compared) -> tuple[Floats, Floats, int]:

@@ -235,14 +235,18 @@ def _threshold_stale(case: Case) -> Tested:
     least = 0.02 * float(np.abs(logged).mean() + 1e-9)
     found = gain.above(0.0) and (gain.value or 0.0) > least
     said = f"acting when the score exceeds {threshold:.3g}, chosen on other days, would have brought {gain} more a prediction"
-    rows = [check(name, found if gain.known else None, size=gain, bound=0.0, detail=said)]
-    strength = 0.0
-    if found:
-        holds, says = _scores_hold(recent, both)
-        holds = holds and not (both is not None and both.rise.above(0.0)) and not concept(case).changed
-        strength = 0.85 if holds else 0.3
-        rows.append(check("the scores hold", holds, detail=says))
-    return Tested(title, "development", act, tuple(rows), strength)
+    if not found:
+        return Tested(title, "development", act, (check(name, found if gain.known else None, size=gain, bound=0.0, detail=said),))
+    holds, says = _scores_hold(recent, both)
+    if both is not None and both.rise.above(0.0):
+        holds, says = False, f"the loss rose by {both.rise}"
+    elif concept(case).changed:
+        holds, says = False, concept(case).check.detail
+    if not holds:
+        said += f", but the scores do not hold: {says}"
+        return Tested(title, "development", act, (check(name, False, size=gain, bound=0.0, detail=said),))
+    rows = (check(name, True, size=gain, bound=0.0, detail=said), check("the scores hold", True, detail=f"calibration and ranking hold: {says}"))
+    return Tested(title, "development", act, rows, 0.85)
 
 
 def _better_threshold(case: Case, recent: Sample, both: Compared | None) -> tuple[Estimate, float, stats.longrun.Floats] | None:
