@@ -42,11 +42,11 @@ def altered(told: Any, change: Any) -> Any:
     return Altered
 
 
-def slice_fault(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:  # noqa: ARG001
+def slice_fault(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     return flipped(frame, (frame["kind"] == "b").to_numpy(), 0.5, random)
 
 
-def acting_fault(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:  # noqa: ARG001
+def acting_fault(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     return flipped(frame, ((frame["_act"] == 1) & (frame["_label"] == 1)).to_numpy(), 0.7, random)
 
 
@@ -57,7 +57,7 @@ def creeping(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     return frame.with_columns(pl.Series("_label", np.where(use, turned, frame["_label"].to_numpy())))
 
 
-def more_positives(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:  # noqa: ARG001
+def more_positives(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     """Half of the negatives are not asked about."""
     return frame.filter((pl.col("_label") == 1) | pl.Series(random.random(len(frame)) < 0.2))
 
@@ -65,7 +65,7 @@ def more_positives(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame: 
 def mixed(share: float) -> Any:
     """Rows of kind c have other labels, and make up ``share`` of the rows."""
 
-    def change(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:  # noqa: ARG001
+    def change(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
         drawn, kind = random.random(len(frame)), frame["kind"].to_numpy()
         keep = np.where(kind == "c", drawn < share, drawn < (1 - share) / 2)
         kept = frame.filter(pl.Series(keep))
@@ -82,7 +82,9 @@ def bold(x: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-0.3 - 1.2 * x)))
 
 
-def planted(begin: Any, told: Any, days: int, *, world: Any = None, fault: Any = None, before: Any = None, start: Any = None) -> Any:
+def planted(
+    begin: Any, told: Any, days: int, *, world: Any = None, fault: Any = None, before: Any = None, start: Any = None
+) -> Any:
     """A release that was right for a month, and ``days`` of a fault."""
     story = begin()
     ordinary = start or told.World()
@@ -244,7 +246,9 @@ def test_an_open_fault_is_looked_at_again_and_said_again_only_when_it_is_another
     looked = []
     for day in range(1, 9):
         story.tell(told.World(slope=-1.2))
-        record = Monitored(window=Window(story.now - told.DAY, story.now), about="outcomes", release=story.bundle, n=1, signals=())
+        record = Monitored(
+            window=Window(story.now - told.DAY, story.now), about="outcomes", release=story.bundle, n=1, signals=()
+        )
         story.home.commit(record, key=f"monitored/outcomes/{day}")
         made = diagnosis.diagnose(story.home, story.system, story.now + timedelta(hours=7))
         looked.append(bool(made))

@@ -65,7 +65,13 @@ class Curve:
 
 
 def learning_curve(
-    fit: Callable[[Ints], Floats], rows: int, loss: Callable[[Floats], Floats], blocks: Ints, *, steps: int = STEPS, smallest: int = SMALLEST
+    fit: Callable[[Ints], Floats],
+    rows: int,
+    loss: Callable[[Floats], Floats],
+    blocks: Ints,
+    *,
+    steps: int = STEPS,
+    smallest: int = SMALLEST,
 ) -> Curve | None:
     """Fits on nested subsets of the training rows, the newest first, and draws the law through their losses; ``None`` with too few rows.
 

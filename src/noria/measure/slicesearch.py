@@ -79,7 +79,9 @@ def slice_search(
     left = np.isfinite(excess)
     found: list[Slice] = []
     while len(found) < most:
-        one = _best(frame, excess, blocks if by_day else np.arange(len(blocks)), names, half, left, least=least, error=error)
+        one = _best(
+            frame, excess, blocks if by_day else np.arange(len(blocks)), names, half=half, left=left, least=least, error=error
+        )
         if one is None:
             break
         found.append(one)
@@ -91,7 +93,7 @@ def slice_search(
 
 def _best(
     frame: pl.DataFrame, excess: NDArray[np.float64], blocks: NDArray[np.int64], names: Sequence[str],
-    half: NDArray[np.bool_], left: NDArray[np.bool_], *, least: int, error: float,
+    *, half: NDArray[np.bool_], left: NDArray[np.bool_], least: int, error: float,
 ) -> Slice | None:  # fmt: skip
     """The best slice of the rows ``left``, confirmed; ``None`` when there is none."""
     if (left & half).sum() < 2 * least or (left & ~half).sum() < 2 * least:
@@ -100,13 +102,15 @@ def _best(
     first = half & left
     ranked = sorted(((_t(excess, mask & first, first), k) for k, (_, mask) in enumerate(singles)), reverse=True)
     promising = [singles[k] for t, k in ranked if t > 0][:PAIRED]
-    candidates = [((name,), mask) for name, mask in promising]
+    candidates: list[tuple[tuple[tuple[str, str], ...], NDArray[np.bool_]]] = [((name,), mask) for name, mask in promising]
     for a, (one, mask) in enumerate(promising):
         for other, second in promising[a + 1 :]:
             both = mask & second
             if one[0] != other[0] and (both & half).sum() >= least and (both & ~half).sum() >= least:
                 candidates.append(((one, other), both))
-    tried = sorted(((_t(excess, mask & first, first), -len(where), k) for k, (where, mask) in enumerate(candidates)), reverse=True)[:4]
+    tried = sorted(
+        ((_t(excess, mask & first, first), -len(where), k) for k, (where, mask) in enumerate(candidates)), reverse=True
+    )[:4]
     tested: list[Slice] = []
     for _, _, k in tried:
         where, mask = candidates[k]
@@ -119,7 +123,7 @@ def _best(
             total = float(np.maximum(excess[left].sum(), 1e-12))
             share = float(rows.sum() / left.sum())
             tested.append(Slice(where, rows, int(rows.sum()), made, share, float(excess[rows].sum()) / total))
-    return max(tested, key=lambda one: (one.excess.value or 0.0) * one.n) if tested else None
+    return max(tested, key=lambda one: (one.excess.low or 0.0) * one.n**0.5) if tested else None
 
 
 def _cut(frame: pl.DataFrame, names: Sequence[str], least: int) -> list[tuple[str, str, NDArray[np.bool_]]]:
@@ -146,7 +150,11 @@ def _t(values: NDArray[np.float64], inside: NDArray[np.bool_], within: NDArray[n
 
 
 def _excess(
-    values: NDArray[np.float64], blocks: NDArray[np.int64], inside: NDArray[np.bool_], outside: NDArray[np.bool_], confidence: float
+    values: NDArray[np.float64],
+    blocks: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
+    confidence: float,
 ) -> Estimate:
     """mean(inside) - mean(outside), with an interval over blocks: both sides share their days, so each day gives one difference."""
     a = stats.block_mean(values[inside], blocks[inside], confidence=confidence)

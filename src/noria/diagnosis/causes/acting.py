@@ -123,7 +123,13 @@ def _selected_labels(case: Case) -> Check | None:
     if not cohorts:
         return None
     share = sum(c.labelled for c in cohorts) / sum(c.n for c in cohorts)
-    return check(name, share < SEEN, size=Estimate(share, n=len(cohorts)), bound=SEEN, detail=f"{share:.0%} of all rows have a label, acted on or not")
+    return check(
+        name,
+        share < SEEN,
+        size=Estimate(share, n=len(cohorts)),
+        bound=SEEN,
+        detail=f"{share:.0%} of all rows have a label, acted on or not",
+    )
 
 
 def _narrowed(case: Case) -> Check:

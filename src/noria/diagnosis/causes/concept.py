@@ -56,7 +56,9 @@ def _concept(case: Case) -> Concept:
         return Concept(None, 0.0, check(NAME, None, detail="too few closed days before the fault or since"))
     if both.shared < 0.05:
         said = "the rows since have no inputs in common with those before: what follows from them cannot be compared"
-        return Concept(None, 0.0, check(NAME, None, size=Estimate(both.shared, n=both.recent.block_count), bound=0.05, detail=said))
+        return Concept(
+            None, 0.0, check(NAME, None, size=Estimate(both.shared, n=both.recent.block_count), bound=0.05, detail=said)
+        )
     plain = both.residuals()
     past, new = both.advantage
     gain = both.difference(past, new, both.common)
@@ -67,14 +69,20 @@ def _concept(case: Case) -> Concept:
         said += f"; a model of the rows since has a loss lower by {better.value:.3g}"
     clear = plain.found and (plain.ratio > CLEAR or both.rise.above(0.0))
     if not clear and not learned:
-        return Concept(False if plain.size.known else None, 0.0, check(NAME, False if plain.size.known else None, size=plain.size, bound=0.0, detail=said))
+        return Concept(
+            False if plain.size.known else None,
+            0.0,
+            check(NAME, False if plain.size.known else None, size=plain.size, bound=0.0, detail=said),
+        )
     other = _said_otherwise(case, both)
     if other:
         return Concept(False, 0.0, check(NAME, False, size=plain.size, bound=0.0, detail=f"{said}; {other}"))
     strength = _strength(both, learned=learned, ratio=plain.ratio)
     size = plain.size if plain.found else gain
     shaped = _shape(both)
-    return Concept(True, strength, check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said), shaped, _gradual(shaped))
+    return Concept(
+        True, strength, check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said), shaped, _gradual(shaped)
+    )
 
 
 def _said_otherwise(case: Case, both: Compared) -> str:
@@ -128,7 +136,11 @@ def sudden(case: Case) -> Tested:
     strength = found.strength
     if found.shape is not None and found.shape.kind == "step":
         size = Estimate(found.shape.evidence)
-        rows.append(check("it changed at once", True, size=size, bound=0.0, detail="a step fits the advantage over time better than a ramp"))
+        rows.append(
+            check(
+                "it changed at once", True, size=size, bound=0.0, detail="a step fits the advantage over time better than a ramp"
+            )
+        )
         strength = min(0.95, strength + 0.05)
     if _returned(case) is not None:
         strength *= 0.6
@@ -143,10 +155,21 @@ def gradual(case: Case) -> Tested:
     if found.changed is None or found.changed is False:
         return Tested("gradual concept change", "development", act, (found.check,))
     if found.shape is None:
-        return Tested("gradual concept change", "development", act, (check(name, None, detail="fewer than 5 days since: too early to tell a ramp from a step"),))
+        return Tested(
+            "gradual concept change",
+            "development",
+            act,
+            (check(name, None, detail="fewer than 5 days since: too early to tell a ramp from a step"),),
+        )
     if not found.gradual:
-        said = f"a {found.shape.kind} fits the advantage over time better than a ramp" if found.shape.kind == "step" else "no shape stands out"
-        return Tested("gradual concept change", "development", act, (check(name, False, size=Estimate(found.shape.evidence), detail=said),))
+        said = (
+            f"a {found.shape.kind} fits the advantage over time better than a ramp"
+            if found.shape.kind == "step"
+            else "no shape stands out"
+        )
+        return Tested(
+            "gradual concept change", "development", act, (check(name, False, size=Estimate(found.shape.evidence), detail=said),)
+        )
     said = "a ramp fits the advantage of the newer knowledge over time better than a step"
     rows = (found.check, check(name, True, size=Estimate(found.shape.evidence), bound=0.0, detail=said))
     strength = found.strength * (0.7 if _returned(case) is not None else 1.0)
@@ -164,10 +187,21 @@ def recurring(case: Case) -> Tested:
     if again is None:
         said = "no earlier stretch of the history knows today's rows better than what came right before"
         enough = bool(case.__dict__.get("_chunks"))
-        return Tested("recurring concept change", "development", act, (check(name, False if enough else None, detail=said if enough else "no closed rows from before the comparison"),))
+        return Tested(
+            "recurring concept change",
+            "development",
+            act,
+            (check(name, False if enough else None, detail=said if enough else "no closed rows from before the comparison"),),
+        )
     window, gain, short = again
     said = f"a model of the rows of {window} has a loss lower by {gain} on those since than one of the rows before: {short:.0%} of what it rose by"
-    return Tested("recurring concept change", "development", act, (found.check, check(name, True, size=gain, bound=0.0, detail=said)), min(0.95, found.strength + 0.05))
+    return Tested(
+        "recurring concept change",
+        "development",
+        act,
+        (found.check, check(name, True, size=gain, bound=0.0, detail=said)),
+        min(0.95, found.strength + 0.05),
+    )
 
 
 def _returned(case: Case) -> tuple[Window, Estimate, float] | None:

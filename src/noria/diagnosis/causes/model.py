@@ -83,12 +83,20 @@ def miscalibration(case: Case) -> Tested:
     if off and both is not None and both.binary:
         scores = both.scores_of_inputs
         own = scores.found and abs(scores.size.value or 0.0) > 0.1
-        said = f"to the same inputs the release gives scores that moved by {scores.size} of their spread ({scores.name or 'none'})"
+        said = (
+            f"to the same inputs the release gives scores that moved by {scores.size} of their spread ({scores.name or 'none'})"
+        )
         made.append(check("the same inputs, other scores", own, size=scores.size, bound=0.0, detail=said))
         strength = max(strength, 0.85 if own else 0.25)
     if off and case.before is not None and case.before.binary and case.before.block_count >= 8:
         was = bool(_off(case.before.label, case.before.score, case.before.blocks)[2])
-        made.append(check("it was so before", was, detail="the scores were off before the symptoms already" if was else "before the symptoms the scores were right"))
+        made.append(
+            check(
+                "it was so before",
+                was,
+                detail="the scores were off before the symptoms already" if was else "before the symptoms the scores were right",
+            )
+        )
         strength = max(strength, 0.6 if was else 0.0)
     return Tested("miscalibration", "development", act, tuple(made), max(strength, 0.25) if off else strength)
 
@@ -152,7 +160,12 @@ def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | No
     if not found:
         said = "no slice of one or two columns stands out on both halves of the rows"
         enough = both.recent.n >= 8 * measure.slicesearch.LEAST
-        return None, check(name, False if enough else None, size=both.rise, detail=said if enough else f"{both.recent.n} rows are too few to search slices")
+        return None, check(
+            name,
+            False if enough else None,
+            size=both.rise,
+            detail=said if enough else f"{both.recent.n} rows are too few to search slices",
+        )
     one = found[0]
     past = _selected(frames[0], frames[1], one)
     inside = both.difference(*both.losses, (past.astype(float), one.rows.astype(float)))
@@ -160,7 +173,9 @@ def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | No
     said = f"where {one.name} ({one.share:.0%} of the rows) the loss rose by {inside}, elsewhere by {outside}"
     rest = (outside.value or 0.0) * (1 - one.share)
     held = (inside.value or 0.0) * one.share
-    alone = inside.above(0.0) and not outside.above(0.25 * (inside.value or 0.0)) and held > 2 * max(rest, 0.0) and one.share < 0.7
+    alone = (
+        inside.above(0.0) and not outside.above(0.25 * (inside.value or 0.0)) and held > 2 * max(rest, 0.0) and one.share < 0.7
+    )
     if alone:
         elsewhere = Compared(both.before.take(~past), both.recent.take(~one.rows))
         left = elsewhere.residuals() if elsewhere.before.binary and elsewhere.recent.n > 100 else Largest("", 0.0, Estimate(None))

@@ -36,11 +36,27 @@ def misaligned(case: Case) -> Tested:
 def _link(case: Case) -> list[Check]:
     """What business found of the link from the metric to the money, when it looked since the fault or shortly before."""
     last = case.home.ledger.latest(Linked)
-    if last is None or last.record.window.end < case.window.start - 28 * case.every or last.record.verdict is Verdict.NOT_ENOUGH_DATA:
+    if (
+        last is None
+        or last.record.window.end < case.window.start - 28 * case.every
+        or last.record.verdict is Verdict.NOT_ENOUGH_DATA
+    ):
         return []
     record = last.record
-    said = record.account or f"one standard deviation of {record.metric} brings {record.slope} of the value, over {record.pairs} comparisons"
-    return [check("the metric brings value", record.verdict is Verdict.FAIL, subject=record.metric, size=record.slope, bound=0.0, detail=said)]
+    said = (
+        record.account
+        or f"one standard deviation of {record.metric} brings {record.slope} of the value, over {record.pairs} comparisons"
+    )
+    return [
+        check(
+            "the metric brings value",
+            record.verdict is Verdict.FAIL,
+            subject=record.metric,
+            size=record.slope,
+            bound=0.0,
+            detail=said,
+        )
+    ]
 
 
 def _gate_disagrees(case: Case) -> Check:
@@ -224,7 +240,9 @@ def _threshold_stale(case: Case) -> Tested:
     act = "choose the decision's threshold again on the newest closed rows (a new training does), or declare the value's change"
     title, name = "threshold stale", "another threshold pays more"
     recent, both = case.recent, case.compared
-    choice = measure.parse_policy(case.system.decide.policy).kind in ("threshold", "expected") and len(case.system.decide.acts) == 2
+    choice = (
+        measure.parse_policy(case.system.decide.policy).kind in ("threshold", "expected") and len(case.system.decide.acts) == 2
+    )
     if not choice or recent is None or not recent.binary:
         said = "the decision has no threshold" if not choice else ""
         return Tested(title, "development", act, (check(name, False if not choice else None, detail=said),))
@@ -245,7 +263,10 @@ def _threshold_stale(case: Case) -> Tested:
     if not holds:
         said += f", but the scores do not hold: {says}"
         return Tested(title, "development", act, (check(name, False, size=gain, bound=0.0, detail=said),))
-    rows = (check(name, True, size=gain, bound=0.0, detail=said), check("the scores hold", True, detail=f"calibration and ranking hold: {says}"))
+    rows = (
+        check(name, True, size=gain, bound=0.0, detail=said),
+        check("the scores hold", True, detail=f"calibration and ranking hold: {says}"),
+    )
     return Tested(title, "development", act, rows, 0.85)
 
 
@@ -306,7 +327,9 @@ def _worths(case: Case, sample: Sample) -> tuple[stats.longrun.Floats, stats.lon
 def _scores_hold(recent: Sample, both: Compared | None) -> tuple[bool, str]:
     """Whether calibration and ranking are what they were: then only the decision is to be mended."""
     made = stats.calibration_test(recent.label, recent.score, recent.blocks, least=2)
-    off = abs(made["offset"].value or 0.0) > 0.1 * float(recent.label.mean()) and not (made["offset"].low or 0.0) <= 0 <= (made["offset"].high or 0.0)
+    off = abs(made["offset"].value or 0.0) > 0.1 * float(recent.label.mean()) and not (made["offset"].low or 0.0) <= 0 <= (
+        made["offset"].high or 0.0
+    )
     if both is None or not both.binary:
         return not off, f"labels less scores are {made['offset']} on average"
     ranks = [stats.estimate("auc", s.label, s.score, s.blocks, least=2) for s in (both.before, both.recent)]

@@ -36,7 +36,9 @@ def covariate_shift(case: Case) -> Tested:
     told = f"a classifier tells the rows before from those since with AUC {both.auc:.3f}"
     if not both.inputs_moved:
         known = both.recent.block_count > 1 or both.column.size.known
-        made = check("inputs moved", False if known else None, size=both.apart, bound=0.0, detail=f"{told}: no more than days differ")
+        made = check(
+            "inputs moved", False if known else None, size=both.apart, bound=0.0, detail=f"{told}: no more than days differ"
+        )
         return Tested("covariate shift", "development", act, (made,))
     moved_by = check(
         "inputs moved", True, subject=found.name, size=found.size, bound=0.0, detail=f"{told}; most of all moved {found.name}"
@@ -163,7 +165,7 @@ def mix(both: Compared, case: Case) -> Mix | None:
 
 
 def _categories(both: Compared, case: Case) -> list[tuple[str, pl.Series, pl.Series]]:
-    made = []
+    made: list[tuple[str, pl.Series, pl.Series]] = []
     declared = {*case.system.objective.slices, *case.system.objective.sensitive}
     for before, recent in ((both.before.frame, both.recent.frame), (both.before.more, both.recent.more)):
         for name in before.columns:
@@ -171,7 +173,8 @@ def _categories(both: Compared, case: Case) -> list[tuple[str, pl.Series, pl.Ser
             texts = series.dtype in (pl.String, pl.Categorical, pl.Boolean, pl.Enum)
             if name.startswith("_") or name in {one[0] for one in made} or not (texts or name in declared):
                 continue
-            made.append((name, *(f[name].cast(pl.String).fill_null("(missing)") for f in (before, recent))))
+            past, new = (f[name].cast(pl.String).fill_null("(missing)") for f in (before, recent))
+            made.append((name, past, new))
     return made
 
 
@@ -189,7 +192,9 @@ def _within_values(both: Compared, a: Floats, b: Floats) -> Largest:
     for place in range(a.shape[1]):
         if a[:, place].sum() < FEW or b[:, place].sum() < FEW:
             continue
-        made = both.largest(["the label", "the loss"] * 3, np.tile(columns[0], 3), np.tile(columns[1], 3), (a[:, place], b[:, place]))
+        made = both.largest(
+            ["the label", "the loss"] * 3, np.tile(columns[0], 3), np.tile(columns[1], 3), (a[:, place], b[:, place])
+        )
         best = max(best, made, key=lambda one: one.ratio)
     return best
 
@@ -211,7 +216,12 @@ def traffic_mix(case: Case) -> Tested:
         return Tested("traffic mix", "development", act, (made,))
     losses = both.losses
     left = moved(
-        losses[0], both.before.blocks, losses[1], both.recent.blocks, before_weights=found.weights, recent_weights=np.ones(both.recent.n)
+        losses[0],
+        both.before.blocks,
+        losses[1],
+        both.recent.blocks,
+        before_weights=found.weights,
+        recent_weights=np.ones(both.recent.n),
     )
     within = f"{said}; within its values neither labels nor loss moved, and at the new mix the loss before differs by {left}"
     made = check(name, True, subject=found.column, size=found.size, bound=0.0, detail=within)
