@@ -27,9 +27,9 @@ def fitted(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def test_the_predicted_gain_holds_within_its_interval() -> None:
-    """Thirty worlds: a curve of 1,600 rows says what 4 times as many bring; a model of 6,400 rows shows it."""
+    """Fourteen worlds: a curve of 1,600 rows says what 4 times as many bring; a model of 6,400 rows shows it."""
     inside = []
-    for run in range(30):
+    for run in range(14):
         random = np.random.default_rng([run, 11])
         x, y = world(random, 1600)
         more, labels = world(random, 6400)
@@ -46,7 +46,7 @@ def test_the_predicted_gain_holds_within_its_interval() -> None:
         assert gain.low is not None
         assert gain.high is not None
         inside.append(gain.low <= seen <= gain.high)
-    assert np.mean(inside) >= 0.85
+    assert np.mean(inside) >= 12 / 14
 
 
 def test_the_law_is_found_where_it_holds() -> None:

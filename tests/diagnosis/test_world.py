@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 
 import noria as nr
 from noria import diagnosis
-from noria.core import Estimate, Verdict, Window
+from noria.core import Check, Estimate, Verdict, Window
+from noria.diagnosis import ranking
+from noria.diagnosis import tested as outcome
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import acting, concept, model, purpose, shift
 from noria.records import Alerted, Diagnosed, Entry, Linked, Monitored, Signal, Turned, Valued
@@ -113,7 +116,7 @@ def alert(story: Any, told: Any, days: int, *, harm: bool = True, name: str = "d
 def first(story: Any, told: Any, days: int) -> str:
     case = Case(story.home, story.system, story.now, (alert(story, told, days),))
     found = [made for cause in WORLD if (made := cause(case)).verdict is Verdict.FAIL]
-    chances = diagnosis.ranking.probabilities([cause(case) for cause in WORLD])
+    chances = ranking.probabilities([cause(case) for cause in WORLD])
     return max(found, key=lambda one: chances[one.name]).name if found else ""
 
 
@@ -265,3 +268,85 @@ def test_the_account_of_a_quiet_period(begin: Any, told: Any) -> None:
     assert made.symptoms == ()
     assert "Nothing was wrong" in made.account
     assert story.home.ledger.count(Diagnosed) == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ the ranking
+
+
+def found_as(
+    name: str, strength: float, *, step: Any = "development", blocks: bool = False, found: bool = True
+) -> outcome.Tested:
+    return outcome.Tested(name, step, "", (Check("a test", Verdict.FAIL if found else Verdict.PASS),), strength, blocks)
+
+
+def test_an_upstream_fault_explains_what_follows_from_it() -> None:
+    shifted = found_as("covariate shift", 0.8)
+    alone = ranking.probabilities([shifted], ranking.Parameters())
+    upstream = ranking.probabilities([shifted, found_as("unit changed", 0.9, step="data", blocks=True)], ranking.Parameters())
+    assert alone["covariate shift"] > 0.6
+    assert upstream["unit changed"] > 0.8
+    assert upstream["covariate shift"] < 0.2
+    cleared = ranking.probabilities(
+        [shifted, found_as("unit changed", 0.0, step="data", blocks=True, found=False)], ranking.Parameters()
+    )
+    assert cleared["covariate shift"] == pytest.approx(alone["covariate shift"], abs=0.02)
+
+
+def test_fitted_numbers_replace_the_defaults() -> None:
+    some = [found_as("leak", 0.9), found_as("no signal", 0.9)]
+    given = ranking.Parameters(bias={"leak": 3.0}, scale={"leak": 2.0}, pair={"no signal": {"leak": -5.0}})
+    made = ranking.probabilities(some, given)
+    scores = {
+        ranking.NONE: 0.0,
+        "leak": 3.0 + 2.0 * np.log(9),
+        "no signal": ranking.SCALE * np.log(9) - 5.0 * 0.9,
+    }
+    total = sum(np.exp(score) for score in scores.values())
+    assert made == pytest.approx({name: np.exp(score) / total for name, score in scores.items()})
+    assert sum(made.values()) == pytest.approx(1.0)
+
+
+def test_features_are_flat_numbers() -> None:
+    one = outcome.Tested("leak", "data", "", (outcome.check("auc", True, size=Estimate(0.9, 0.8, 1.0, 9)),), 0.7)
+    assert ranking.features([one]) == pytest.approx({"leak:strength": 0.7, "leak:verdict": 1.0, "leak:auc": 9.0})
+
+
+def test_every_cause_of_the_world_has_its_section() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diagnosis.md").read_text()
+    named = [
+        *WORLD,
+        acting.feedback_loop,
+        purpose.misaligned,
+        purpose.no_signal,
+        purpose.better_baseline,
+        purpose.cost_above_value,
+    ]
+    nothing: Any = _Nothing()
+    for cause in named:
+        name = cause(nothing).name
+        assert f"### {name.capitalize()}\n" in page
+        assert f"| {name} |" in page
+
+
+class _Nothing:
+    """A case without any evidence: enough to ask a cause for its name."""
+
+    def __init__(self) -> None:
+        from types import SimpleNamespace
+
+        objective = SimpleNamespace(metric="log_loss", slices=(), sensitive=())
+        label = SimpleNamespace(affected_by_action=False, observed_when=None)
+        costs = SimpleNamespace(prediction=0.0, label=0.0, training=0.0, day=0.0)
+        decide = SimpleNamespace(policy="human", acts=(False, True))
+        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide)
+        self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None))
+        self.recent = self.before = self.compared = self.closed_until = None
+        self.cohorts: list[Any] = []
+        self.outcomes: list[Any] = []
+        self.traffic: list[Any] = []
+        self.harmed: list[Any] = []
+        self.checks: list[Any] = []
+        self.window = None
+
+    def failed(self, *_: str) -> list[Any]:
+        return []

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 STEPS = 6
 SMALLEST = 60
-POWERS = np.linspace(0.15, 1.5, 28)
+POWERS = np.linspace(0.2, 1.0, 17)
 DRAWS = 200
 LEVELS = 0.95
 
@@ -25,17 +25,18 @@ class Curve:
     """Losses at some training sizes with the power law loss(n) = floor + b·n⁻ᶜ through them.
 
     ``sizes`` are numbers of rows, ``losses`` what a model of so many rows loses out of sample. ``drawn`` are the laws (floor, b, c) of
-    resampled test blocks: their spread is the uncertainty.
+    resampled test blocks: their spread is the uncertainty. ``luck`` / n is the variance of the loss between training sets of n rows.
     """
 
     sizes: tuple[int, ...]
     losses: tuple[Estimate, ...]
     law: tuple[float, float, float]
     drawn: tuple[tuple[float, float, float], ...]
+    luck: float = 0.0
 
     def loss(self, n: float) -> Estimate:
         """The loss that the law expects of ``n`` rows, with its interval."""
-        return self._of(lambda law: _law(law, n))
+        return self._of(lambda law: _law(law, n), self.luck / n)
 
     def gain(self, times: float) -> Estimate:
         """By how much the loss falls with ``times`` the data that there is, with its interval.
@@ -45,7 +46,7 @@ class Curve:
         0.0316
         """
         most = float(self.sizes[-1])
-        return self._of(lambda law: _law(law, most) - _law(law, times * most))
+        return self._of(lambda law: _law(law, most) - _law(law, times * most), self.luck / most * (1 + 1 / times))
 
     def needed(self, loss: float, *, most: float = 1e9) -> float | None:
         """About how many rows bring the expected loss to ``loss``; ``None`` when its floor lies above, or it takes more than ``most``."""
@@ -55,13 +56,16 @@ class Curve:
         rows = float((b / (loss - floor)) ** (1 / c))
         return rows if rows <= most else None
 
-    def _of(self, number: Callable[[tuple[float, float, float]], float]) -> Estimate:
+    def _of(self, number: Callable[[tuple[float, float, float]], float], variance: float) -> Estimate:
+        """A number of the law, with the spread over the laws drawn and the luck of the training sets that will be."""
         values = np.array([number(law) for law in self.drawn])
         value = number(self.law)
         if len(values) < 10:
             return Estimate(value)
         low, high = np.quantile(values, [0.5 - LEVELS / 2, 0.5 + LEVELS / 2])
-        return Estimate(value, float(min(low, value)), float(max(high, value)), len(self.sizes))
+        extra = 1.96 * float(np.sqrt(variance))
+        down, up = (float(np.hypot(value - min(low, value), extra)), float(np.hypot(max(high, value) - value, extra)))
+        return Estimate(value, value - down, value + up, len(self.sizes))
 
 
 def learning_curve(
@@ -87,8 +91,8 @@ def learning_curve(
         Each test row's block of time.
 
     The law is fitted by weighted least squares for every power c on a grid (Hestness et al. 2017, "Deep learning scaling is predictable,
-    empirically"). Its uncertainty: the test blocks are resampled for all sizes together, and what the law leaves unexplained is drawn
-    again with it, since every subset is a draw too. That the predicted gain lies in its interval is simulated in
+    empirically"). Its uncertainty: the test blocks are resampled for all sizes together, and the luck of each training set, as it shows
+    between halves and between quarters of the rows, is drawn again with it. That the predicted gain lies in its interval is simulated in
     ``tests/development/test_curve.py``.
     """
     sizes = [rows // 2**k for k in range(steps) if rows // 2**k >= smallest][::-1]
@@ -100,19 +104,31 @@ def learning_curve(
     sums = np.stack([block_sums(blocks, row)[0] for row in lost])
     counts = block_sums(blocks, np.ones(len(blocks)))[0]
     means = sums.sum(axis=1) / counts.sum()
-    law = _fitted(np.array(sizes, float), means)
+    places = np.array(sizes, float)
+    law = _fitted(places, means)
     rest = means - np.array([_law(law, n) for n in sizes])
-    noise = float(np.sqrt((rest**2).sum() / max(len(sizes) - 3, 1)))
+    luck = max(_luck(fit, rows, loss), float((rest**2 * places).sum()) / max(len(sizes) - 3, 1))
     random = np.random.default_rng(0)
     drawn, spread = [], []
     for _ in range(DRAWS):
         picked = random.integers(0, len(counts), len(counts))
         resampled = sums[:, picked].sum(axis=1) / counts[picked].sum()
         spread.append(resampled)
-        drawn.append(_fitted(np.array(sizes, float), resampled + random.normal(0, noise, len(sizes))))
+        drawn.append(_fitted(places, resampled + random.normal(0, np.sqrt(luck / places))))
     low, high = np.quantile(np.stack(spread), [0.5 - LEVELS / 2, 0.5 + LEVELS / 2], axis=0)
     losses = tuple(Estimate(float(m), float(a), float(b), len(counts)) for m, a, b in zip(means, low, high, strict=True))
-    return Curve(tuple(sizes), losses, law, tuple(drawn))
+    return Curve(tuple(sizes), losses, law, tuple(drawn), luck)
+
+
+def _luck(fit: Callable[[Ints], Floats], rows: int, loss: Callable[[Floats], Floats]) -> float:
+    """The variance of the mean loss between training sets of one size, times that size: from the halves and the quarters of the rows."""
+    found = []
+    for parts in (2, 4):
+        size = rows // parts
+        if size >= SMALLEST:
+            made = [float(loss(fit(np.arange(k * size, (k + 1) * size))).mean()) for k in range(parts)]
+            found += [float(np.var(made, ddof=1)) * size] * (parts - 1)
+    return float(np.mean(found)) if found else 0.0
 
 
 def _law(law: Sequence[float], n: float) -> float:
