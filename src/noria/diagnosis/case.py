@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -119,6 +119,11 @@ class Case:
     def alerts(self) -> list[Alerted]:
         """All alerts among the symptoms, facts too."""
         return [entry.record for entry in self.of(Alerted)]
+
+    @cached_property
+    def notes(self) -> dict[str, Any]:
+        """What several causes look at, worked out once (``streams.once``)."""
+        return {}
 
     # ------------------------------------------------------------------------------------------------------------ time
 

@@ -132,6 +132,13 @@ class Compared:
         side = np.r_[np.zeros(self.before.n), np.ones(self.recent.n)]
         return float(stats.compute("auc", side, np.concatenate(self.chances)))
 
+    @property
+    def auc_over_days(self) -> Estimate:
+        """The same with an interval over blocks."""
+        side = np.r_[np.zeros(self.before.n), np.ones(self.recent.n)]
+        blocks = np.r_[self.before.blocks, self.recent.blocks]
+        return stats.estimate("auc", side, np.concatenate(self.chances), blocks, least=5)
+
     @cached_property
     def apart(self) -> Estimate:
         """How much higher that chance is since, against the days before among each other: weather tells days apart without a shift."""
@@ -260,3 +267,17 @@ def _loss(label: Floats, score: Floats) -> Floats:
     binary = bool(np.isin(label, (0.0, 1.0)).all()) and bool(((score >= 0) & (score <= 1)).all())
     made = stats.row_loss("log_loss" if binary else "mae", label, score)
     return made if made is not None else np.empty(0)
+
+
+def halves(sample: Sample) -> tuple[Sample, Sample]:
+    """The sample in two, at the middle of its blocks."""
+    blocks = np.unique(sample.blocks)
+    later = sample.blocks >= blocks[len(blocks) // 2]
+    return sample.take(~later), sample.take(later)
+
+
+def refitted(first: Sample, second: Sample) -> Floats:
+    """The scores of ``second`` by a small model of the features and the release's score, fitted on ``first``."""
+    made = matrix(pl.concat([first.frame, second.frame], how="vertical_relaxed"))
+    made = np.column_stack([made, logit(np.concatenate([first.score, second.score]))])
+    return boosted(made[: first.n], first.label, made[first.n :])[0]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from noria.core import Verdict, Window, digest
-from noria.diagnosis import ranking
+from noria.diagnosis import ranking, streams
 from noria.diagnosis.account import account
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import CAUSES
@@ -16,8 +16,6 @@ from noria.diagnosis.tested import Tested
 from noria.records import Alerted, Blocked, Cause, Diagnosed, Entry, Gated, Record, RolloutMoved, Step, Verified
 from noria.store import Home
 from noria.system import System
-
-RUNBOOK = "docs/diagnosis.md"
 
 
 def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]]:
@@ -40,7 +38,7 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
 
 def diagnosed(case: Case) -> Diagnosed:
     """The record of one case."""
-    tested = [cause(case) for cause in CAUSES]
+    tested = [streams.tested(case, cause) for cause in CAUSES]
     causes = ranked(tested)
     first = causes[0] if causes and causes[0].verdict is Verdict.FAIL else None
     blocks = first is not None and next(one.blocks for one in tested if one.name == first.name)
@@ -85,7 +83,7 @@ def ranked(tested: Sequence[Tested]) -> tuple[Cause, ...]:
             step=one.step,
             act=one.act,
             evidence=one.evidence,
-            runbook=f"{RUNBOOK}#{one.name.replace(' ', '-')}",
+            runbook=one.runbook,
         )
         for one in ordered
     )

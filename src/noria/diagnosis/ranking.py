@@ -27,6 +27,7 @@ CLEARED = 0.004
 MOST = 0.97
 VERDICTS = {Verdict.FAIL: 1.0, Verdict.PASS: -1.0, Verdict.NOT_ENOUGH_DATA: 0.0, Verdict.NOT_MEASURED: 0.0}
 EXPLAINED = -3.0
+GENERAL = "bad data"
 BESIDE: dict[tuple[str, str], float] = {
     ("covariate shift", "traffic mix"): -3.0,
     ("label shift", "traffic mix"): -2.0,
@@ -126,6 +127,8 @@ def pair(one: Tested, other: Tested, given: Parameters) -> float:
         return named[other.name]
     if (one.name, other.name) in BESIDE:
         return BESIDE[one.name, other.name]
+    if one.name == GENERAL and level(other) == 0:
+        return EXPLAINED  # the more specific fault of data is the better answer
     return EXPLAINED if level(other) < level(one) else 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from noria.core import Check, Estimate, Verdict
@@ -22,6 +23,15 @@ class Tested:
     evidence: tuple[Check, ...]
     strength: float = 0.0
     blocks: bool = False
+
+    @property
+    def runbook(self) -> str:
+        """The section of the docs that says what to do, by the cause's name.
+
+        >>> Tested("label noise", "data", "relabel", ()).runbook
+        'docs/diagnosis.md#label-noise'
+        """
+        return f"docs/diagnosis.md#{re.sub('[^a-z0-9]+', '-', self.name)}"
 
     @property
     def verdict(self) -> Verdict:

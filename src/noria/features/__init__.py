@@ -39,6 +39,7 @@ from noria.features.leaks import suspects
 from noria.features.online import Online
 from noria.features.plan import FeatureColumn, Plan, plan
 from noria.features.rowwise import Rowwise, compiled
+from noria.features.skew import Skewed, differing, recomputed, skew
 from noria.features.sql import sql
 
 __all__ = [
@@ -46,11 +47,15 @@ __all__ = [
     "Online",
     "Plan",
     "Rowwise",
+    "Skewed",
     "check_features",
     "compiled",
     "compute",
+    "differing",
     "plan",
+    "recomputed",
     "schemas",
+    "skew",
     "sql",
     "suspects",
 ]

@@ -1,25 +1,45 @@
-"""Faults of what came in: data that cannot be used, and labels that are late or missing."""
+"""What is left of the faults of data when none of the specific causes explains it: unreadable, refused, failing, or with holes."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
 
 import numpy as np
 
 from noria.core import Check, Estimate, Verdict
+from noria.diagnosis import streams
 from noria.diagnosis.case import Case
+from noria.diagnosis.causes.categories import category_renamed
+from noria.diagnosis.causes.clocks import time_zone_shifted
+from noria.diagnosis.causes.duplicates import duplicates
+from noria.diagnosis.causes.joins import join_broken
+from noria.diagnosis.causes.schema import EMPTY, of_schema, schema_changed, standing
+from noria.diagnosis.causes.skewed import stale_features
+from noria.diagnosis.causes.source import source_late, source_missing, source_truncated
+from noria.diagnosis.causes.units import unit_changed
 from noria.diagnosis.tested import Tested, check
 from noria.records import Blocked, Ingested, Verified
+from noria.store.rows import DUPLICATE, NOT_READABLE
 
 QUARANTINED = 0.05
-LABELLED = 0.05
-DELAY = 1.5
-LEAST = 14
+HOLES = 0.1
+EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
+    (source_missing, ("freshness", "volume")),
+    (source_late, ("freshness", "volume", "late rows")),
+    (source_truncated, ("volume", "freshness", "lost categories", "level", "range")),
+    (schema_changed, ("missing values", "rows put aside", "new categories", "lost categories", "range", "level")),
+    (unit_changed, ("range", "level")),
+    (category_renamed, ("new categories", "lost categories")),
+    (duplicates, ("rows put aside", "volume")),
+    (time_zone_shifted, ("volume", "freshness", "late rows")),
+    (stale_features, ("level", "range", "lost categories")),
+)
+"""Which failed verifications of a source (or of a column of it) each specific cause explains."""
 
 
 def bad_data(case: Case) -> Tested:
-    """A source brought what cannot be used, failed its verification, was refused in part, or a column went missing."""
-    made = [*_blocked(case), *_verified(case), *_quarantined(case), _missing(case)]
+    """A source brought what cannot be used, failed its verification, was refused in part, or misses values, and no specific cause says why."""
+    made = [*_blocked(case), *_verified(case), *_quarantined(case), *_holes(case), _missing(case)]
     found = [one for one in made if one.verdict is Verdict.FAIL]
     sources = sorted({one.subject for one in found if one.subject})
     act = f"mend {', '.join(sources) or 'the source'} with its owner, then turn again: what was quarantined can come once more"
@@ -28,16 +48,23 @@ def bad_data(case: Case) -> Tested:
 
 
 def _blocked(case: Case) -> list[Check]:
-    entries = case.of(Blocked) or [
-        entry
-        for entry in case.home.ledger.read(Blocked, since=case.now - timedelta(days=7))
-        if not any(e.record.source == entry.record.source for e in case.home.ledger.read(Ingested, after=entry.seq))
-    ]
     made = [
         check("unusable data", True, subject=e.record.source, detail=f"{e.record.reason} in {e.record.where}; {e.record.hint}")
-        for e in entries[-5:]
+        for e in standing(case)[-5:]
+        if not of_schema(e.record)
     ]
     return made or [check("unusable data", False, detail="every source can be read")]
+
+
+def explained(case: Case, source: str, failed: Check) -> str:
+    """The specific cause that explains a failed verification of a source; empty without one."""
+    for cause, names in EXPLAINED:
+        if failed.name not in names:
+            continue
+        for one in streams.tested(case, cause).evidence:
+            if one.verdict is Verdict.FAIL and one.subject in (source, f"{source}.{failed.subject}"):
+                return streams.tested(case, cause).name
+    return ""
 
 
 def _verified(case: Case) -> list[Check]:
@@ -46,12 +73,18 @@ def _verified(case: Case) -> list[Check]:
         recent = case.home.ledger.read(Verified, since=case.window.start)
         newest = {entry.record.source: entry for entry in recent}
         entries = [entry for entry in newest.values() if entry.record.verdict is Verdict.FAIL]
-    made = []
+    made, others = [], set()
     for entry in entries[-5:]:
+        source = entry.record.source
         failed = [one for one in entry.record.checks if one.verdict is Verdict.FAIL]
-        said = "; ".join(f"{one.name} {one.subject}: {one.detail}".strip(": ") for one in failed[:3])
-        made.append(check("verification", True, subject=entry.record.source, detail=said))
-    return made or [check("verification", False, detail="no source fails its verification")]
+        by = {one: explained(case, source, one) for one in failed}
+        others |= {name for name in by.values() if name}
+        rest = [one for one in failed if not by[one]]
+        said = "; ".join(f"{one.name} {one.subject}: {one.detail}".strip(": ") for one in rest[:3])
+        if rest or not failed:
+            made.append(check("verification", True, subject=source, detail=said))
+    said = f"what fails is explained by {', '.join(sorted(others))}" if others else "no source fails its verification"
+    return made or [check("verification", False, detail=said)]
 
 
 def _quarantined(case: Case) -> list[Check]:
@@ -67,6 +100,10 @@ def _quarantined(case: Case) -> list[Check]:
                 for reason, n in one.reasons.items():
                     reasons[reason] = reasons.get(reason, 0) + n
             most = max(sorted(reasons), key=lambda name: reasons[name], default="")
+            if most == DUPLICATE and streams.tested(case, duplicates).verdict is Verdict.FAIL:
+                continue
+            if most == NOT_READABLE and streams.tested(case, schema_changed).verdict is Verdict.FAIL:
+                continue
             said = f"{share:.1%} of the rows were refused, {usual:.1%} before; mostly: {most}"
             made.append(check("quarantine", True, subject=source, size=Estimate(share), bound=usual + QUARANTINED, detail=said))
     return made or [check("quarantine", False, detail="no source had more rows refused than before")]
@@ -75,6 +112,26 @@ def _quarantined(case: Case) -> list[Check]:
 def _share(records: list[Ingested]) -> float:
     received = sum(record.received for record in records)
     return sum(record.quarantined for record in records) / received if received else 0.0
+
+
+def _holes(case: Case) -> list[Check]:
+    """Columns of sources that miss more values since a day, and are not empty altogether."""
+    made = []
+    for stream in streams.streams(case).values():
+        if stream.logged:
+            continue
+        for column in stream.columns:
+            days = [(day, cell) for day, cell in stream.of(column) if day.n >= 5]
+            shares = np.array([cell.nulls / day.n for day, cell in days], float)
+            at = streams.broken([day.day for day, _ in days], shares, floor_=HOLES / 4)
+            if at is None or at.after >= EMPTY or at.after <= at.before + max(HOLES, 2 * at.usual):
+                continue
+            said = f"{column} of {stream.name} is missing in {at.after:.0%} of the rows since {at.at:%Y-%m-%d}, in {at.before:.0%} before"
+            subject, bound = f"{stream.name}.{column}", at.before + HOLES
+            made.append(
+                check("missing values", True, subject=subject, size=Estimate(at.after, n=at.days), bound=bound, detail=said)
+            )
+    return made
 
 
 def _missing(case: Case) -> Check:
@@ -92,53 +149,13 @@ def _missing(case: Case) -> Check:
     shares = {name: float(np.mean([size > 1 for size in values])) for name, values in sizes.items()}
     worst = max(sorted(shares), key=lambda name: shares[name])
     found = shares[worst] >= 0.5
+    others = [
+        one for cause in (schema_changed, source_missing, source_late, join_broken) for one in [streams.tested(case, cause)]
+    ]
+    why = next((one.name for one in others if one.verdict is Verdict.FAIL), "")
+    if found and why:
+        return check("missing values", False, subject=worst, detail=f"{worst} misses values: explained by {why}")
     said = f"{worst} misses more values than ordinary windows on {shares[worst]:.0%} of the days"
     return check(
         "missing values", found, subject=worst, size=Estimate(shares[worst], n=len(sizes[worst])), bound=0.5, detail=said
     )
-
-
-def leak(case: Case) -> Tested:
-    """A column tells the label by itself: it is known too late in truth, or is the label by another name."""
-    failed = case.failed("no leak")
-    made = [
-        check("columns that know too much", True, subject=f.subject, size=f.estimate, bound=f.bound, detail=f.detail)
-        for f in failed
-    ]
-    if not made:
-        looked = any(one.name == "no leak" for one in case.checks)
-        said = "no column tells the label by itself" if looked else "no gate is among the symptoms"
-        made = [check("columns that know too much", False, detail=said)]
-    names = ", ".join(sorted({one.subject for one in failed if one.subject}))
-    act = f"ask when {names or 'the column'} is known in truth; declare its delay, or leave it out"
-    strength = 0.0 if not failed else 0.9 if len(failed) == len(case.failed()) else 0.7
-    return Tested("leak", "data", act, tuple(made), strength)
-
-
-def labels(case: Case) -> Tested:
-    """Labels come later than they did, or fewer of them come."""
-    act = "ask the owner of the label's source; if the delay is there to stay, declare a longer `within` or `lateness`"
-    recent = [c for c in case.cohorts if c.n and c.window.start >= case.window.start]
-    earlier = [c for c in case.cohorts if c.n and c.window.start < case.window.start]
-    if len(earlier) < LEAST or not recent:
-        return Tested(
-            "late or missing labels", "data", act, (check("label coverage", None), check("label delay", None)), blocks=True
-        )
-    shares = [[c.labelled / c.n for c in some] for some in (recent, earlier)]
-    coverage, usual = (float(np.median(share)) for share in shares)
-    lowest = min(float(np.quantile(shares[1], 0.02)), usual - LABELLED)
-    said = f"{coverage:.1%} of the predictions got a label, {usual:.1%} before"
-    made = [check("label coverage", coverage < lowest, size=Estimate(coverage, n=len(recent)), bound=lowest, detail=said)]
-    delays = [[c.delay["p90"] for c in some if "p90" in c.delay] for some in (recent, earlier)]
-    if delays[0] and len(delays[1]) >= LEAST:
-        now, past = float(np.median(delays[0])), float(np.median(delays[1]))
-        bound = max(DELAY * past, float(np.quantile(delays[1], 0.98)))
-        said = f"nine of ten labels came within {now:.3g} h, within {past:.3g} h before"
-        made.append(check("label delay", now > bound, size=Estimate(now, n=len(delays[0])), bound=bound, detail=said))
-    silent = [[c.silent / c.labelled for c in some if c.labelled] for some in (recent, earlier)]
-    now, past = (float(np.median(shares)) if shares else 0.0 for shares in silent)
-    bound = max(past + LABELLED, float(np.quantile(silent[1], 0.98)) if silent[1] else 1.0)
-    said = f"{now:.1%} of the labels were made by silence, {past:.1%} before"
-    made.append(check("silence", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said))
-    found = any(one.verdict is Verdict.FAIL for one in made)
-    return Tested("late or missing labels", "data", act, tuple(made), 0.8 if found else 0.0, blocks=True)

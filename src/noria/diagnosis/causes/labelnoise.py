@@ -1,0 +1,232 @@
+"""Labels that are wrong at random, told from a definition that changed and from a world that changed.
+
+All three leave the inputs where they were. Let s be the release's score and y the label. *Noise* that flips labels with chances e0 (of negatives)
+and e1 (of positives), whatever the row, gives P(y | s) = e0 + (1 - e0 - e1) s: both ends are drawn to the middle and the order of rows becomes
+less clear (Angluin and Laird 1988, "Learning from noisy examples"; Natarajan et al. 2013, "Learning with noisy labels"). A *definition* that asks
+for more or less moves the odds and keeps the order. A *concept* that changed breaks the order in a way that the features know: a model refitted on
+them says more than any new reading of the old scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from noria import stats
+from noria.core import Estimate, Verdict
+from noria.diagnosis import streams
+from noria.diagnosis.case import Case, Floats, Sample
+from noria.diagnosis.compared import Compared, halves, refitted
+from noria.diagnosis.learned import logit
+from noria.diagnosis.tested import Tested, check
+
+DIFFERENT = 0.6
+KEPT = 0.03
+FLIPPED = 0.03
+MOST = 0.45
+GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What the closed rows since say beside those before.
+
+    ``apart`` is the AUC of a classifier of time over the inputs; ``beyond`` how much a refit on all features beats a new reading of the scores
+    alone, on rows that neither saw; ``e0`` and ``e1`` the chances of flips that fit best; ``flips_less_odds`` how much worse flips fit than
+    moved odds (a line in the logit).
+    """
+
+    apart: Estimate
+    auc: Estimate
+    auc_before: Estimate
+    beyond: Estimate
+    loss: float
+    e0: float
+    e1: float
+    flips_less_odds: Estimate
+    low: Estimate
+    high: Estimate
+    away: Estimate
+    meant: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def same_inputs(self) -> bool | None:
+        return None if self.apart.value is None else self.apart.value <= DIFFERENT
+
+    @property
+    def order_kept(self) -> bool | None:
+        if not (self.auc.known and self.auc_before.known):
+            return None
+        return (
+            not self.auc.below((self.auc_before.value or 0.0) - KEPT)
+            and (self.auc.value or 0.0) > (self.auc_before.value or 0.0) - 2 * KEPT
+        )
+
+    @property
+    def score_suffices(self) -> bool | None:
+        return None if not self.beyond.known else not self.beyond.above(GAIN * self.loss)
+
+    @property
+    def drawn(self) -> bool | None:
+        """Whether both ends of the scores are off by as much as these flips draw them to the middle, and one of them surely."""
+        if not (self.low.known and self.high.known):
+            return None
+        fits = all(
+            _holds(end, self.e0 - (self.e0 + self.e1) * meant)
+            for end, meant in zip((self.low, self.high), self.meant, strict=True)
+        )
+        return fits and (self.low.above(0.0) or self.high.below(0.0))
+
+    @property
+    def flips(self) -> bool | None:
+        """Whether both kinds of labels are flipped, and flips fit no worse than moved odds."""
+        if not self.flips_less_odds.known:
+            return None
+        return (
+            min(self.e0, self.e1) > FLIPPED
+            and max(self.e0, self.e1) < MOST
+            and self.auc.above(0.5)
+            and not self.flips_less_odds.above(0.0)
+        )
+
+
+def changed(case: Case) -> Changed | None:
+    """The comparison, made once a case; ``None`` with too few closed rows on either side, or no binary label."""
+    return streams.once(case, "labels since", lambda: _changed(case.before, case.recent))
+
+
+def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
+    if before is None or recent is None or recent.block_count < 10 or before.block_count < 10:
+        return None
+    if any(set(np.unique(sample.label)) != {0.0, 1.0} for sample in (before, recent)):
+        return None
+    first, second = halves(recent)
+    if len(np.unique(first.label)) < 2:
+        return None
+    auc = stats.estimate("auc", recent.label, recent.score, recent.blocks, least=5)
+    auc_before = stats.estimate("auc", before.label, before.score, before.blocks, least=5)
+    both = Compared(before, recent)
+    away = both.difference(before.label - before.score, recent.label - recent.score, confidence=0.95)
+    same = Estimate(None)
+    if not (away.above(0.0) or away.below(0.0)) and not (auc.known and auc.below(auc_before.value or 0.0)):
+        return Changed(
+            same, auc, auc_before, same, 0.0, 0.0, 0.0, same, same, same, away
+        )  # the rest is dear, and settles nothing
+    apart = both.auc_over_days
+    beyond = stats.paired("log_loss", second.label, read_again(first, second), refitted(first, second), second.blocks, least=5)
+    meant = _odds(before.label, before.score, recent.score)
+    e0, e1 = flip_rates(recent.label, meant)
+    flips = np.clip(e0 + (1 - e0 - e1) * meant, 1e-6, 1 - 1e-6)
+    worse = stats.paired("log_loss", recent.label, flips, _odds(recent.label, recent.score, recent.score), recent.blocks, least=5)
+    low, high, ends = _ends(before.score, recent, meant)
+    return Changed(
+        apart=apart,
+        auc=auc,
+        auc_before=auc_before,
+        beyond=beyond,
+        loss=float(recent.loss().mean()),
+        e0=e0,
+        e1=e1,
+        flips_less_odds=worse,
+        low=low,
+        high=high,
+        meant=ends,
+        away=away,
+    )
+
+
+def read_again(first: Sample, second: Sample) -> Floats:
+    """The scores of ``second`` in the odds that ``first`` shows: one line in the logit, fitted to its labels."""
+    return _odds(first.label, first.score, second.score)
+
+
+def _odds(label: Floats, score: Floats, asked: Floats) -> Floats:
+    beta = stats.logistic_fit(np.column_stack([np.ones(len(score)), logit(score)]), label)
+    if not np.isfinite(beta).all():
+        return np.full(len(asked), float(label.mean()))
+    return np.asarray(1 / (1 + np.exp(-np.clip(beta[0] + beta[1] * logit(asked), -40, 40))))
+
+
+def flip_rates(label: Floats, score: Floats) -> tuple[float, float]:
+    """The chances e0 and e1 with which flips of labels drawn from ``score`` explain ``label`` best (maximum likelihood).
+
+    >>> random = np.random.default_rng(0)
+    >>> score = random.random(20_000)
+    >>> label = (random.random(20_000) < score).astype(float)
+    >>> flipped = np.where(random.random(20_000) < 0.2, 1 - label, label)
+    >>> [round(rate, 1) for rate in flip_rates(flipped, score)]
+    [0.2, 0.2]
+    """
+    from scipy.optimize import minimize
+
+    def loss(rates: Floats) -> float:
+        p = np.clip(rates[0] + (1 - rates[0] - rates[1]) * score, 1e-6, 1 - 1e-6)
+        return float(-(label * np.log(p) + (1 - label) * np.log(1 - p)).mean())
+
+    found = minimize(loss, np.array([0.05, 0.05]), bounds=[(0.0, 0.49), (0.0, 0.49)], method="L-BFGS-B")
+    return float(found.x[0]), float(found.x[1])
+
+
+def _ends(before: Floats, sample: Sample, score: Floats) -> tuple[Estimate, Estimate, tuple[float, float]]:
+    """Labels less what the scores before meant, on the fifth of the rows with the lowest and with the highest scores; and what they meant there."""
+    low, high = np.quantile(before, [0.2, 0.8])
+    ends = (sample.score <= low, sample.score >= high)
+    found = [stats.block_mean((sample.label - score)[rows], sample.blocks[rows], least=5) for rows in ends]
+    meant = [float(score[rows].mean()) if rows.any() else 0.5 for rows in ends]
+    return found[0], found[1], (meant[0], meant[1])
+
+
+def _holds(found: Estimate, value: float) -> bool:
+    """Whether a value lies in an interval, widened by a half: the flips that it follows from are themselves estimated."""
+    assert found.low is not None
+    assert found.high is not None
+    room = (found.high - found.low) / 4
+    return found.low - room <= value <= found.high + room
+
+
+def label_noise(case: Case) -> Tested:
+    """Labels are flipped at random: the scores tell less, at both ends alike, while inputs stay and no refit helps."""
+    act = "look at rows where label and score disagree most with who labels them; relabel, and train on nothing labelled since"
+    seen = changed(case)
+    if seen is None:
+        made = check("labels flipped at random", None, detail="too few closed rows on either side, or no binary label")
+        return Tested("label noise", "data", act, (made,), blocks=True)
+    fell = seen.auc.below(seen.auc_before.value or 0.0) if seen.auc.known and seen.auc_before.known else None
+    said = f"flips of {seen.e0:.1%} of the negatives and {seen.e1:.1%} of the positives fit best, and worse than moved odds by {seen.flips_less_odds}"
+    made_ = (
+        check(
+            "the scores tell less",
+            fell,
+            size=seen.auc,
+            bound=seen.auc_before.value,
+            detail=f"AUC {seen.auc} since, {seen.auc_before} before",
+        ),
+        check(
+            "the inputs stayed",
+            seen.same_inputs,
+            size=seen.apart,
+            bound=DIFFERENT,
+            detail=f"AUC of a classifier of time {seen.apart}",
+        ),
+        check(
+            "a refit helps no more than a new reading", seen.score_suffices, size=seen.beyond, detail=f"it gains {seen.beyond}"
+        ),
+        check(
+            "both ends drawn to the middle",
+            seen.drawn,
+            size=seen.low,
+            bound=0.0,
+            detail=f"labels less scores {seen.low} at the low end, {seen.high} at the high",
+        ),
+        check(
+            "labels flipped at random",
+            seen.flips,
+            size=Estimate((seen.e0 + seen.e1) / 2, n=seen.auc.n),
+            bound=FLIPPED,
+            detail=said,
+        ),
+    )
+    found = all(one.verdict is Verdict.FAIL for one in made_)
+    kept = made_ if found else tuple(one for one in made_ if one.verdict is not Verdict.FAIL)
+    return Tested("label noise", "data", act, kept, 0.88 if found else 0.0, blocks=True)

@@ -1,0 +1,211 @@
+"""A column keeps its name and its meaning and changes its unit: Fahrenheit becomes Celsius, minutes become seconds, euros become cents.
+
+What tells it from a world that moved: it happens from one day to the next, to every row alike, and undoing one conversion brings back exactly
+the distribution of the days before. A shift of the world has no such inverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from noria.core import Check, Estimate
+from noria.data.summary import DAY
+from noria.diagnosis import streams
+from noria.diagnosis.case import Case
+from noria.diagnosis.streams import Break, Floats, Stream, distance, quantiles, spread_of
+from noria.diagnosis.tested import Tested, check
+
+FACTORS = {
+    "thousands": 1000.0,
+    "hundreds (cents, per cent)": 100.0,
+    "tens": 10.0,
+    "sixtieths (minutes, seconds)": 60.0,
+    "hours and seconds": 3600.0,
+    "hours and days": 24.0,
+    "milliseconds and minutes": 60_000.0,
+    "miles and kilometres": 1.609344,
+    "nautical miles and kilometres": 1.852,
+    "knots and miles per hour": 1.150779,
+    "metres and feet": 3.28084,
+    "metres and yards": 1.0936133,
+    "metres per second and kilometres per hour": 3.6,
+    "metres per second and miles per hour": 2.236936,
+    "metres per second and knots": 1.943844,
+    "inches and centimetres": 2.54,
+    "inches and millimetres": 25.4,
+    "pounds and kilograms": 2.2046226,
+    "ounces and grams": 28.349523,
+    "gallons and litres": 3.785412,
+    "hectopascals and inches of mercury": 33.863886,
+    "hectopascals and millimetres of mercury": 1.3332237,
+    "kilowatt-hours and megajoules": 3.6,
+    "millions": 1e6,
+    "halves": 2.0,
+}
+"""Factors between units that are common in data; each is tried both ways."""
+
+OFFSETS = {
+    "Celsius to Fahrenheit": (1.8, 32.0),
+    "Fahrenheit to Celsius": (1 / 1.8, -32 / 1.8),
+    "Celsius to Kelvin": (1.0, 273.15),
+    "Kelvin to Celsius": (1.0, -273.15),
+    "Fahrenheit to Kelvin": (1 / 1.8, 273.15 - 32 / 1.8),
+    "Kelvin to Fahrenheit": (1.8, 32 - 273.15 * 1.8),
+}
+MOST_LOOKED_AT = 5
+CLEAN = 0.99
+FAR = 0.8
+NEAR = 0.25
+DRAWS = 60
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A numeric column with another level or range since a break."""
+
+    stream: Stream
+    column: str
+    at: Break
+
+
+def unit_changed(case: Case) -> Tested:
+    """From one day on, a numeric column's values are those of before under one conversion."""
+    name = "values undo by one conversion"
+    suspects, looked = moved_columns(case)
+    made = [found for one in suspects[:MOST_LOOKED_AT] for found in [_confirmed(case, one)] if found is not None]
+    found = [one for one in made if one.verdict.value == "fail"]
+    act = f"ask the owner of {', '.join(sorted({one.subject for one in found})) or 'the column'} for the unit; convert it where it comes in, and take the rows since in again"
+    if not looked:
+        made = [check(name, None, detail="no numeric column has enough days to compare")]
+    elif not made:
+        made = [check(name, False, detail=f"none of {looked} numeric columns jumped to another level or range")]
+    certain = any(one.bound is not None for one in found)
+    return Tested("unit changed", "data", act, tuple(found or made), 0.97 if certain else 0.7 if found else 0.0, blocks=True)
+
+
+def moved_columns(case: Case) -> tuple[list[Moved], int]:
+    """The numeric columns whose daily mean, least or greatest jumped, the farthest first; and how many were looked at."""
+    return streams.once(case, "moved columns", lambda: _moved_columns(case))
+
+
+def _moved_columns(case: Case) -> tuple[list[Moved], int]:
+    found, looked = [], 0
+    for stream in streams.streams(case).values():
+        types = streams.kinds(case, stream)
+        source = streams.source_of(case, stream.name)
+        for column in stream.columns:
+            if types.get(column) == "BOOLEAN" or (source is not None and column in (*source.keys, source.time)):
+                continue
+            days = [(day, cell) for day, cell in stream.of(column) if cell.mean is not None and day.n - cell.nulls >= 5]
+            if len(days) <= streams.LEAST_DAYS:
+                continue
+            looked += 1
+            dates = [day.day for day, _ in days]
+            series = [np.array([getattr(cell, side) for _, cell in days], float) for side in ("mean", "low", "high")]
+            series.append(series[2] - series[1])
+            breaks = [streams.broken(dates, values, floor_=1e-9) for values in series]
+            worst = max((one for one in breaks if one is not None), key=lambda one: one.jump, default=None)
+            if worst is not None and worst.sudden and worst.jump > 2.0:
+                found.append(Moved(stream, column, worst))
+    return sorted(found, key=lambda one: -one.at.jump), looked
+
+
+def samples(case: Case, moved: Moved) -> tuple[Floats, Floats, Floats, Floats] | None:
+    """Values and day numbers of the 28 days before a break, and of those since; ``None`` when either is too little."""
+    at = moved.at.at
+    column = moved.column
+    before = streams.rows(case, moved.stream, at - streams.REFERENCE * DAY, at, [column])
+    after = streams.rows(case, moved.stream, at, case.now, [column])
+    both = []
+    for frame in (before, after):
+        if column not in frame.columns or not frame[column].dtype.is_numeric():
+            return None
+        kept = frame.drop_nulls(column)
+        both += [kept[column].cast(float).to_numpy(), kept["_known"].dt.epoch("d").to_numpy().astype(float)]
+    enough = len(both[0]) >= 50 and len(both[2]) >= 20 and len(np.unique(both[0])) >= 8
+    return (both[0], both[1], both[2], both[3]) if enough else None
+
+
+def ordinary(values: Floats, days: Floats, scale: float, length: int) -> float:
+    """The largest distance of a block of ``length`` days to the block before it: how far the column moves by itself."""
+    blocks = (days.max() - days) // max(length, 1)
+    parts = [values[blocks == block] for block in np.unique(blocks)]
+    parts = [part for part in parts if len(part) >= 10]
+    apart = [distance(a, b, scale) for a, b in pairwise(parts)]
+    return max(apart, default=0.0)
+
+
+def _confirmed(case: Case, moved: Moved) -> Check | None:
+    """Whether a conversion undoes what happened to a column."""
+    found = samples(case, moved)
+    if found is None:
+        return None
+    before, days, after, since = found
+    scale = spread_of(before)
+    usual = ordinary(before, days, scale, min(int(np.ptp(since)) + 1, 7))
+    whole = distance(before, after, scale)
+    subject = f"{moved.stream.name}.{moved.column}"
+    name = "values undo by one conversion"
+    if whole <= max(FAR, 3 * usual):
+        return check(
+            name, False, subject=subject, size=Estimate(whole), detail=f"its values moved by {whole:.2g} standard deviations"
+        )
+    slope, offset, fit = fitted(before, after)
+    known = nearest(before, after, scale)
+    title, a, b, left = known
+    undone = left <= max(1.5 * usual, NEAR) and left < 0.3 * whole and abs(slope / a - 1) < 0.25
+    size = _interval(before, after, since)
+    since_when = f"since {moved.at.at:%Y-%m-%d}"
+    if undone:
+        said = (
+            f"{subject} moved by {whole:.3g} standard deviations {since_when}; undoing {title} (x * {a:.6g} {b:+.6g}) leaves {left:.2g}, "
+            f"and it moves by {usual:.2g} by itself"
+        )
+        return check(name, True, subject=subject, size=size, bound=a, detail=said)
+    clean = (
+        fit > CLEAN
+        and (slope > 1.9 or 0 < slope < 0.53)
+        and abs(offset) < 0.15 * float(np.std(after)) + 1e-12
+        and whole > 6 * usual
+    )
+    said = f"{subject} {since_when} is {slope:.4g} * before {offset:+.4g} (R² {fit:.4f}); no common conversion does that"
+    return check(name, clean, subject=subject, size=size, detail=said)
+
+
+def fitted(before: Floats, after: Floats) -> tuple[float, float, float]:
+    """Slope, offset and R² of the quantiles after as a line of those before."""
+    x, y = quantiles(before), quantiles(after)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0, float(y.mean()), 0.0
+    slope, offset = np.polyfit(x, y, 1)
+    rest = y - (slope * x + offset)
+    return float(slope), float(offset), float(1 - rest @ rest / ((y - y.mean()) @ (y - y.mean())))
+
+
+def nearest(before: Floats, after: Floats, scale: float) -> tuple[str, float, float, float]:
+    """The common conversion (title, factor, offset) that brings the values after nearest to those before, and the distance left."""
+    tried = [(title, a, b) for title, (a, b) in OFFSETS.items()]
+    tried += [(title, a, 0.0) for title, factor in FACTORS.items() for a in (factor, 1 / factor)]
+    x, y = quantiles(before), quantiles(after)
+    left = [float(np.abs((y - b) / a - x).mean() / max(scale, 1e-12)) for _, a, b in tried]
+    best = int(np.argmin(left))
+    return (*tried[best], left[best])
+
+
+def _interval(before: Floats, after: Floats, days: Floats) -> Estimate:
+    """The slope, with an interval from drawing the days since again (the rows, with fewer than five days)."""
+    slope = fitted(before, after)[0]
+    random = np.random.default_rng(0)
+    found = []
+    groups = [after[days == day] for day in np.unique(days)]
+    for _ in range(DRAWS):
+        if len(groups) >= 5:
+            drawn = np.concatenate([groups[k] for k in random.integers(0, len(groups), len(groups))])
+        else:
+            drawn = random.choice(after, len(after))
+        found.append(fitted(before, drawn)[0])
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(slope, float(low), float(high), len(groups))
