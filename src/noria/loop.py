@@ -21,6 +21,7 @@ from noria.records import (
     Approved,
     Charter,
     Declared,
+    Diagnosed,
     Entry,
     Gated,
     Retraining,
@@ -136,7 +137,7 @@ def _improve(home: Home, system: System, now: datetime) -> None:
     with home.measurements.span("turn.monitoring.retraining"):
         asked = pending(home)
         if asked is None:
-            asked = monitoring.retraining(home, system, now, monitoring.blocking(home, now))
+            asked = monitoring.retraining(home, system, now, blocking(home))
     if asked is None or asked.record.decision == "blocked":
         return
     gated = train(home, system, asked)
@@ -170,6 +171,15 @@ def pending(home: Home) -> Entry[Retraining] | None:
     begun = [child for child in home.ledger.children(gated.id) if isinstance(child.record, RolloutMoved)]
     refused = home.ledger.latest(Approved, prefix=f"approved/{gated.key}")
     return None if begun or (refused is not None and not refused.record.granted) else last
+
+
+def blocking(home: Home) -> Entry[Diagnosed] | None:
+    """The newest diagnosis of an open fault, when what it found must be mended before anything is trained on.
+
+    A harmless fact that is diagnosed later does not lift it; a second look at the same fault that finds another cause does.
+    """
+    faults = diagnosis.open_faults(home, home.clock.now())
+    return next((fault for fault in reversed(faults) if fault.record.blocks_retraining), None)
 
 
 def approved(home: Home, system: System, gated: Entry[Gated]) -> bool:

@@ -61,7 +61,7 @@ def verdicts(case: Case, *names: str) -> dict[str, Verdict]:
     return {name: rivers.look(case, name).verdict for name in names}
 
 
-THREE = ("label noise", "label definition changed", "concept change")
+THREE = ("label noise", "label definition changed", "sudden concept change")
 
 
 def test_labels_flipped_at_random(begin: Any, told: Any) -> None:
@@ -84,7 +84,7 @@ def test_another_definition(begin: Any, told: Any) -> None:
 
 @pytest.mark.parametrize(
     ("world", "name"),
-    [({"slope": -1.2}, "concept change"), ({"x_mean": 1.5}, ""), ({}, "")],
+    [({"slope": -1.2}, "sudden concept change"), ({"x_mean": 1.5}, ""), ({}, "")],
     ids=["concept", "inputs", "nothing"],
 )
 def test_a_world_that_changed_is_no_fault_of_labels(begin: Any, told: Any, world: dict[str, float], name: str) -> None:
@@ -92,7 +92,7 @@ def test_a_world_that_changed_is_no_fault_of_labels(begin: Any, told: Any, world
     found = verdicts(case, *THREE)
     assert found["label noise"] is not Verdict.FAIL
     assert found["label definition changed"] is not Verdict.FAIL
-    assert (found["concept change"] is Verdict.FAIL) == (name == "concept change")
+    assert (found["sudden concept change"] is Verdict.FAIL) == (name == "sudden concept change")
 
 
 def test_a_concept_that_depends_on_another_feature(begin: Any, told: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_concept_that_depends_on_another_feature(begin: Any, told: Any) -> Non
     found = verdicts(case, *THREE)
     assert found["label noise"] is not Verdict.FAIL
     assert found["label definition changed"] is not Verdict.FAIL
-    assert found["concept change"] is Verdict.FAIL
+    assert found["sudden concept change"] is Verdict.FAIL
 
 
 def test_flip_rates_are_the_most_likely() -> None:

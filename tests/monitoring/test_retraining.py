@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import noria as nr
-from noria import monitoring
+from noria import loop, monitoring
 from noria.core import Check, Estimate, Verdict, Window
 from noria.records import (
     Alerted,
@@ -312,11 +312,11 @@ def test_a_later_diagnosis_does_not_lift_an_earlier_one(begin: Any, told: Any) -
         symptoms=(f"{second}/open",), window=Window(story.now - DAY, story.now), causes=(), back_to="development", account="a"
     )  # fmt: skip
     story.home.commit(other, key="diagnosis/later")
-    found = monitoring.blocking(story.home, story.clock.now())
+    found = loop.blocking(story.home)
     assert found is not None
     assert found.id == stop.id
     later(story, 29)
-    assert monitoring.blocking(story.home, story.clock.now()) is None
+    assert loop.blocking(story.home) is None
 
 
 # --------------------------------------------------------------------------------------------------------- the cheaper act

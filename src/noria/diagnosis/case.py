@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -29,8 +29,12 @@ from noria.records import (
 from noria.store import Home
 from noria.system import System
 
+if TYPE_CHECKING:
+    from noria.diagnosis.compared import Compared
+
 SPAN = 28
 LEAST = 10
+CLEAR = 5.0
 MOST_ROWS = 12_000
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,12 +43,16 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Sample:
-    """Closed rows that one release answered: features, labels, scores, blocks of time; all of the same length."""
+    """Closed rows that were answered: features, labels, scores, blocks of time; all of the same length.
+
+    ``more`` has what is no feature: the act, its propensity, the release, the columns of slices and of the value.
+    """
 
     frame: pl.DataFrame
     label: Floats
     score: Floats
     blocks: Ints
+    more: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def n(self) -> int:
@@ -61,17 +69,30 @@ class Sample:
         return made if made is not None else np.empty(0)
 
     def take(self, rows: NDArray[np.bool_]) -> Sample:
-        return Sample(self.frame.filter(rows), self.label[rows], self.score[rows], self.blocks[rows])
+        more = self.more.filter(rows) if self.more.width else self.more
+        return Sample(self.frame.filter(rows), self.label[rows], self.score[rows], self.blocks[rows], more)
+
+    def number(self, name: str) -> Floats:
+        """A column of ``more`` as numbers; NaN where it is missing."""
+        if name not in self.more.columns:
+            return np.full(self.n, np.nan)
+        return self.more[name].cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+
+    @property
+    def binary(self) -> bool:
+        """Whether both labels are there, and nothing else."""
+        return set(np.unique(self.label)) == {0.0, 1.0}
 
 
 @dataclass(frozen=True)
 class Case:
-    """Symptoms and everything that may explain them."""
+    """Symptoms and everything that may explain them. ``about`` is a period that somebody asks about, instead of what the symptoms say."""
 
     home: Home
     system: System
     now: datetime
     symptoms: tuple[Entry[Record], ...]
+    about: Window | None = None
 
     # ------------------------------------------------------------------------------------------------------- symptoms
 
@@ -92,6 +113,11 @@ class Case:
     @cached_property
     def harmed(self) -> list[Alerted]:
         """The harm alerts among the symptoms."""
+        return [record for record in self.alerts if record.harm]
+
+    @cached_property
+    def alerts(self) -> list[Alerted]:
+        """All alerts among the symptoms, facts too."""
         return [entry.record for entry in self.of(Alerted)]
 
     @cached_property
@@ -107,11 +133,39 @@ class Case:
 
     @cached_property
     def window(self) -> Window:
-        """The time the symptoms are about: since the alerts began (10 to 56 windows), or the last 28 windows."""
+        """The time the symptoms are about: since the fault began (1 to 56 windows), or the last 28 windows.
+
+        The alerts say roughly when; where the series of the outcomes' windows breaks clearly near that, they say exactly.
+        """
         end = self.closed_until or self.now
-        begun = max((alert.since for alert in self.harmed), default=end - SPAN * self.every)
-        start = min(max(begun, end - 2 * SPAN * self.every), end - LEAST * self.every)
-        return Window(start, end)
+        if self.about is not None:
+            return Window(self.about.start, min(max(end, self.about.start + self.every), self.about.end))
+        alerts = [entry.record.since for entry in self.of(Alerted)]
+        earliest = end - 2 * SPAN * self.every
+        if not alerts:
+            return Window(end - SPAN * self.every, end)
+        since = max(min(alerts), earliest)
+        broke = self._broke(since, end)
+        start = broke if broke is not None else since
+        return Window(min(start, end - self.every), end)
+
+    def _broke(self, since: datetime, end: datetime) -> datetime | None:
+        """Where one of the daily numbers of what closed breaks most clearly, from ten windows before the alerts' time on."""
+        look = since - (LEAST + SPAN) * self.every
+        kept = {}
+        for entry in self.home.ledger.read(Monitored, prefix="monitored/outcomes/", since=look):
+            if look <= entry.record.window.start and entry.record.window.end <= end:
+                kept[entry.record.window.end] = entry.record
+        metric = self.system.objective.metric
+        found: list[tuple[float, datetime]] = []
+        for wanted in ((metric, "champion"), ("offset", "score"), ("mean", "label")):
+            windows = [kept[moment] for moment in sorted(kept) if kept[moment].release is not None]
+            rows = [(w.window.start, s.value) for w in windows for s in w.signals if (s.name, s.subject) == wanted]
+            values = [(start, value) for start, value in rows if value is not None]
+            place, strength = stats.begun(np.array([value for _, value in values]))
+            if place < len(values) and strength >= CLEAR and values[place][0] >= since - LEAST * self.every:
+                found.append((strength, values[place][0]))
+        return max(found)[1] if found else None
 
     @cached_property
     def closed_until(self) -> datetime | None:
@@ -121,7 +175,11 @@ class Case:
 
     @cached_property
     def release(self) -> str | None:
-        last = self.home.ledger.latest(Released)
+        """The bundle that answered at the end of the window."""
+        if self.about is None:
+            last = self.home.ledger.latest(Released)
+        else:
+            last = next((e for e in reversed(self.home.ledger.read(Released)) if e.at <= self.about.end), None)
         return last.record.bundle if last is not None and last.record.bundle else None
 
     @cached_property
@@ -129,7 +187,8 @@ class Case:
         """The closed cohorts of the window and of twice that time before, newest revisions, in order."""
         kept: dict[datetime, CohortClosed] = {}
         for entry in self.home.ledger.read(CohortClosed, since=self.window.start - 2 * self.window.length):
-            kept[entry.record.window.end] = entry.record
+            if self.about is None or entry.record.window.end <= self.about.end:
+                kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]
 
     @cached_property
@@ -145,12 +204,14 @@ class Case:
         for entry in self.home.ledger.read(
             Monitored, prefix=f"monitored/{about}/", since=self.window.start - 2 * self.window.length
         ):
-            kept[entry.record.window.end] = entry.record
+            if self.about is None or entry.record.window.end <= self.about.end:
+                kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]
 
     @cached_property
     def scored(self) -> list[Scored]:
-        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start)]
+        until = self.about.end if self.about is not None else None
+        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start, until=until)]
 
     def evaluated(self, bundle: str) -> list[Evaluated]:
         """The evaluations of a candidate, by its bundle."""
@@ -162,28 +223,50 @@ class Case:
 
     @cached_property
     def recent(self) -> Sample | None:
-        """What the release answered within the window, closed."""
-        found = self._sample(self.window)
-        return found if found is not None and found.block_count >= 5 else None
+        """What was answered since the fault began, closed: by the release alone, unless it has answered for a part of that time only."""
+        return self._answered(self.window, 1)
 
     @cached_property
     def before(self) -> Sample | None:
-        """What the same release answered before that, as far back again."""
+        """What was answered before that, twice 28 windows long or as long as since."""
         start = self.window.start
-        found = self._sample(Window(start - max(self.window.length, 2 * SPAN * self.every), start))
-        return found if found is not None and found.block_count >= 5 else None
+        return self._answered(Window(start - max(self.window.length, 2 * SPAN * self.every), start), 5)
 
-    def _sample(self, window: Window) -> Sample | None:
+    @cached_property
+    def compared(self) -> Compared | None:
+        """The rows before the fault beside those since; ``None`` without either."""
+        from noria.diagnosis.compared import Compared
+
+        if self.recent is None or self.before is None:
+            return None
+        return Compared(self.before, self.recent)
+
+    def _answered(self, window: Window, least: int) -> Sample | None:
+        rows = self.rows(window)
+        if rows is None:
+            return None
+        own = rows.take((rows.more["_release"] == self.release).fill_null(False).to_numpy())
+        chosen = own if own.block_count >= max(least, 0.8 * rows.block_count) else rows
+        return chosen if chosen.block_count >= least else None
+
+    def rows(self, window: Window, *, answered: bool = True, most: int = MOST_ROWS) -> Sample | None:
+        """The closed rows of a window that may be learned from, evenly thinned to ``most``; ``answered``: those with a score only."""
         known = self.home.lake.schema("predictions")
         if known is None or self.release is None or self.system.task == "multiclass":
             return None
         features = [feature.name for feature in self.system.flat_features if feature.name in known]
-        wanted = ["_score", "_act", "_act_propensity", "_release", "_variant", *features]
+        objective = self.system.objective
+        extra = [*objective.slices, *objective.sensitive, *measure.columns_read(objective.value.sql)]
+        more = ["_score", "_act", "_act_propensity", "_release", "_variant", *(name for name in extra if name in known)]
+        wanted = list(dict.fromkeys([*more, *features]))
         rows = measure.usable(self.system, measure.closed(self.home, self.system, window, columns=wanted))
-        rows = rows.filter((pl.col("_release") == self.release) & pl.col("_score").is_finite())
+        if answered:
+            rows = rows.filter((pl.col("_release").fill_null("") != "") & pl.col("_score").is_finite())
         if rows.is_empty():
             return None
-        if rows.height > MOST_ROWS:
-            rows = rows.gather_every(-(-rows.height // MOST_ROWS))
-        label, score = (rows[name].cast(pl.Float64).to_numpy() for name in ("_label", "_score"))
-        return Sample(rows.select(features), label, score, measure.blocks_of(rows["_time"], self.system.gate.block))
+        if rows.height > most:
+            rows = rows.gather_every(-(-rows.height // most))
+        label, score = (rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in ("_label", "_score"))
+        besides = [name for name in rows.columns if name not in features]
+        blocks = measure.blocks_of(rows["_time"], self.system.gate.block)
+        return Sample(rows.select(features), label, score, blocks, rows.select(besides))

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
-from noria.core import Check, Verdict, digest
-from noria.diagnosis import streams
+from noria.core import Verdict, Window, digest
+from noria.diagnosis import ranking, streams
+from noria.diagnosis.account import account
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import CAUSES
-from noria.diagnosis.symptoms import new_symptoms
-from noria.diagnosis.tested import Tested, number
+from noria.diagnosis.symptoms import asked, is_harm, is_symptom
+from noria.diagnosis.tested import Tested
 from noria.records import Alerted, Blocked, Cause, Diagnosed, Entry, Gated, Record, RolloutMoved, Step, Verified
 from noria.store import Home
 from noria.system import System
@@ -20,13 +21,18 @@ from noria.system import System
 def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]]:
     """Diagnoses the symptoms that have come since the last diagnosis; returns the new entries, none when nothing is wrong.
 
-    Symptoms of data and symptoms of the model are diagnosed apart, in one transaction. Each symptom is diagnosed once.
+    Symptoms of data and symptoms of the model are diagnosed apart, in one transaction. Each symptom is diagnosed once; one that belongs to an
+    open fault makes a new diagnosis of that fault, under the same first symptom. While a fault stays open it is looked at again after 3, 7 and
+    14 windows, as evidence grows, and a new diagnosis is written when its first cause is another.
     """
     made = []
-    for group in new_symptoms(home):
-        case = Case(home, system, now, tuple(group))
-        record = diagnosed(case)
-        made.append((record, f"diagnosis/{digest(list(record.symptoms))[:16]}", [entry.id for entry in group]))
+    for one in asked(home, system, now):
+        record = diagnosed(Case(home, system, now, one.symptoms))
+        if one.place and one.earlier is not None and first_cause(record) == first_cause(one.earlier.record):
+            continue
+        key = f"diagnosis/{digest(list(record.symptoms))[:16]}{one.place}"
+        parents = [entry.id for entry in one.symptoms]
+        made.append((record, key, [*parents, one.earlier.id] if one.earlier is not None else parents))
     return cast(list[Entry[Diagnosed]], home.commit_all(made)) if made else []
 
 
@@ -46,17 +52,34 @@ def diagnosed(case: Case) -> Diagnosed:
     )
 
 
+def of_period(home: Home, system: System, window: Window) -> Diagnosed:
+    """The diagnosis of a period that somebody asks about, with the symptoms that came in it, if any; nothing is written."""
+    kinds: tuple[type[Record], ...] = (Blocked, Verified, Gated, Alerted, RolloutMoved)
+    entries = [e for kind in kinds for e in home.ledger.read(kind, since=window.start, until=window.end) if is_symptom(e)]
+    symptoms = tuple(sorted(entries, key=lambda entry: entry.seq))
+    return diagnosed(Case(home, system, window.end, symptoms, about=window))
+
+
+def first_cause(record: Diagnosed) -> str:
+    """The name of the first cause, when it was found at work; else empty."""
+    return record.causes[0].name if record.causes and record.causes[0].verdict is Verdict.FAIL else ""
+
+
 def ranked(tested: Sequence[Tested]) -> tuple[Cause, ...]:
-    """The causes found, strongest first (weights sum to 1), then those that could not be tested, then those cleared."""
-    total = sum(one.strength for one in tested if one.verdict is Verdict.FAIL)
+    """The causes found, the likeliest first, then those that could not be tested, then those cleared; ``weight`` is the probability.
+
+    The probabilities of all causes and of "none of these" sum to 1.
+    """
+    chances = ranking.probabilities(tested)
     order = {Verdict.FAIL: 0, Verdict.NOT_ENOUGH_DATA: 1, Verdict.NOT_MEASURED: 1, Verdict.PASS: 2}
     place = {one.name: k for k, one in enumerate(tested)}
-    ordered = sorted(tested, key=lambda one: (order[one.verdict], -one.strength, place[one.name]))
+    weights = {name: float(f"{chance:.4f}") for name, chance in chances.items()}
+    ordered = sorted(tested, key=lambda one: (order[one.verdict], -weights[one.name], place[one.name]))
     return tuple(
         Cause(
             name=one.name,
             verdict=one.verdict,
-            weight=number(one.strength / total) if one.verdict is Verdict.FAIL and total else 0.0,
+            weight=weights[one.name],
             step=one.step,
             act=one.act,
             evidence=one.evidence,
@@ -67,48 +90,7 @@ def ranked(tested: Sequence[Tested]) -> tuple[Cause, ...]:
 
 
 def _natural(case: Case) -> Step:
-    """Where to look when no cause was found: data for a failed gate of data, otherwise development."""
-    return "data" if any(isinstance(entry.record, Blocked | Verified) for entry in case.symptoms) else "development"
-
-
-def account(case: Case, causes: Sequence[Cause]) -> str:
-    """The diagnosis as a paragraph that a manager can read."""
-    seen = "; ".join(said(entry) for entry in case.symptoms[:3])
-    more = f"; and {len(case.symptoms) - 3} more" if len(case.symptoms) > 3 else ""
-    found = [cause for cause in causes if cause.verdict is Verdict.FAIL]
-    unsure = [cause.name for cause in causes if cause.verdict is Verdict.NOT_ENOUGH_DATA]
-    parts = [f"What was seen: {seen}{more}."]
-    if found:
-        first = found[0]
-        parts.append(f"The likeliest cause is {first.name}: {_proof(first)}.")
-        if len(found) > 1:
-            parts.append(f"Also found: {', '.join(cause.name for cause in found[1:])}.")
-        parts.append(f"Go back to {first.step}: {first.act}.")
-    else:
-        parts.append("None of the causes that can be tested was found at work.")
-    if unsure:
-        parts.append(f"Not enough data to test: {', '.join(unsure)}.")
-    return " ".join(parts)
-
-
-def _proof(cause: Cause) -> str:
-    failed: list[Check] = [one for one in cause.evidence if one.verdict is Verdict.FAIL]
-    return "; ".join((one.detail or one.name).rstrip(".") for one in failed[:2])
-
-
-def said(entry: Entry[Record]) -> str:
-    """One symptom in a sentence."""
-    record = entry.record
-    if isinstance(record, Alerted):
-        return record.message
-    if isinstance(record, Gated):
-        failed = [f"{check.name} {check.subject}".strip() for check in record.checks if check.verdict is Verdict.FAIL]
-        return f"the gate refused a candidate ({', '.join(failed[:4])})"
-    if isinstance(record, RolloutMoved):
-        return f"rollout {record.rollout} was {record.stage}: {record.reason}"
-    if isinstance(record, Blocked):
-        return f"the source {record.source} could not be taken in: {record.reason}"
-    if isinstance(record, Verified):
-        failed = [f"{check.name} {check.subject}".strip() for check in record.checks if check.verdict is Verdict.FAIL]
-        return f"what {record.source} brought failed its verification ({', '.join(failed[:4])})"
-    return entry.key
+    """Where to look when no cause was found: data for a failed gate of data, monitoring for a fact that does no harm, otherwise development."""
+    if any(isinstance(entry.record, Blocked | Verified) for entry in case.symptoms):
+        return "data"
+    return "development" if any(is_harm(entry) for entry in case.symptoms) else "monitoring"

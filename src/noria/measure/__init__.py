@@ -11,6 +11,7 @@ from noria.measure.profile import Profile, against, distance, profile
 from noria.measure.rails import OUTCOME, PER_PREDICTION, business_numbers, business_rails, outcome_of
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
+from noria.measure.slicesearch import Slice, slice_search
 from noria.measure.value import (
     bounds,
     columns_read,
@@ -33,6 +34,7 @@ __all__ = [
     "Policy",
     "Profile",
     "SingleAct",
+    "Slice",
     "act",
     "against",
     "before_acts",
@@ -63,6 +65,7 @@ __all__ = [
     "scored_last",
     "seen",
     "single_act",
+    "slice_search",
     "uniforms",
     "usable",
     "value",

@@ -355,14 +355,6 @@ def _under_way(home: Home, now: datetime) -> bool:
     return home.ledger.find(gate_key(last)) is None
 
 
-def blocking(home: Home, now: datetime) -> Entry[Diagnosed] | None:
-    """The newest diagnosis that blocks training and still stands: a later diagnosis of something else does not lift it."""
-    for entry in reversed(home.ledger.read(Diagnosed, since=now - STALE)):
-        if entry.record.blocks_retraining and stands(home, entry, now):
-            return entry
-    return None
-
-
 def stands(home: Home, diagnosis: Entry[Diagnosed], now: datetime) -> bool:
     """Whether what was diagnosed is still so: an alert is open, nothing has come from a blocked source, a verification still fails.
 

@@ -1,6 +1,7 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
+from noria.stats.change import Shape, begun, moved, shape
 from noria.stats.confident import confident_joint, excess_flips, suspects
 from noria.stats.distances import (
     chi2,
@@ -34,10 +35,12 @@ __all__ = [
     "Metric",
     "OffPolicy",
     "Preference",
+    "Shape",
     "Shift",
     "Slope",
     "Spread",
     "around",
+    "begun",
     "better",
     "block_mean",
     "block_statistic",
@@ -76,6 +79,7 @@ __all__ = [
     "mean_error",
     "mean_sequence",
     "metric_named",
+    "moved",
     "nearest",
     "off_policy",
     "ordinary",
@@ -94,6 +98,7 @@ __all__ = [
     "row_loss",
     "sample_ratio",
     "scaled",
+    "shape",
     "shift_reference",
     "spread",
     "support",

@@ -213,3 +213,40 @@ def labels(rows: Sequence[Maturity]) -> Markup:
         .properties(width=WIDTH, height=170)
     )
     return _drawn(chart, "labels", "How many labels came, by month")
+
+
+def around(points: Sequence[Point], title: str, bound: float | None, start: datetime, name: str) -> Markup:
+    """A number by window around a fault: its bound (dashed), and where the fault began (an upright line)."""
+    base = alt.Chart(alt.Data(values=_rows(points)))
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
+    x = alt.X(
+        "at:T",
+        title=None,
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(format="%-d %b", tickCount=7, grid=False, labelOverlap=True),
+    )
+    colour = COLOURS["model"]
+    layers = [base.mark_line(strokeWidth=2, color=colour).encode(x, y), base.mark_circle(size=14, color=colour).encode(x, y)]
+    begun = alt.Chart(alt.Data(values=[{"at": start.isoformat()}])).mark_rule(color=TONES["bad"], strokeWidth=1.5)
+    layers.append(begun.encode(alt.X("at:T")))
+    if bound is not None:
+        line = alt.Chart(alt.Data(values=[{"bound": bound}])).mark_rule(strokeDash=[4, 4], strokeWidth=1.2, color=TONES["bad"])
+        layers.append(line.encode(alt.Y("bound:Q")))
+    return _drawn(alt.layer(*layers).properties(width=380, height=130), name, f"{title} around the fault")
+
+
+def before_after(bars: Sequence[tuple[str, str, float, int]], column: str, name: str) -> Markup:
+    """The shares of a column's values before the fault and since."""
+    rows = [{"time": time, "value": value, "share": share, "place": place} for time, value, share, place in bars]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            alt.X("value:N", title=column, sort=alt.SortField("place"), axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            alt.Y("share:Q", title="share of the rows", axis=alt.Axis(format="%", tickCount=4)),
+            alt.XOffset("time:N"),
+            alt.Color("time:N", scale=alt.Scale(domain=["before", "since"], range=["#8a939c", TONES["bad"]])),
+        )
+        .properties(width=380, height=130)
+    )
+    return _drawn(chart, name, f"{column} before the fault and since")

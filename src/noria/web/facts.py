@@ -187,6 +187,8 @@ def standing(home: Home) -> Back | None:
         found = entry.record
         if any(_stands(home, key, entry) for key in found.symptoms):
             first = found.causes[0] if found.causes and found.causes[0].verdict is Verdict.FAIL else None
+            if first is None and found.back_to == "monitoring":
+                continue  # a fact that does no harm: there is nothing to go back for
             cause, act = (first.name, first.act) if first else ("no cause was found at work", found.account)
             return Back(found.back_to, entry.at, cause, act, entry.id)
     return None

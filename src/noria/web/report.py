@@ -33,7 +33,10 @@ from noria.records import (
 )
 from noria.store import Home
 from noria.system import System
-from noria.web import drawing, facts, series
+from noria.web import drawing, facts, pictures, series
+
+PICTURED = 4
+"""So many of the newest diagnoses are drawn."""
 
 
 class Cited:
@@ -124,6 +127,7 @@ def _contents(home: Home, system: System) -> dict[str, Any]:
         "events": facts.events(home),
         "alerts": facts.open_alerts(home),
         "diagnoses": home.ledger.read(Diagnosed),
+        "pictures": {e.id: pictures.pictures(home, system, e) for e in home.ledger.read(Diagnosed, newest=PICTURED)},
         "sources": sources(home, system),
         "blocked": home.ledger.read(Blocked),
         "months": facts.maturity(home),

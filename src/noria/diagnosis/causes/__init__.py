@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from noria.diagnosis.case import Case
+from noria.diagnosis.causes.acting import acting_changed_the_outcome, feedback_loop
 from noria.diagnosis.causes.categories import category_renamed
 from noria.diagnosis.causes.clocks import time_zone_shifted
+from noria.diagnosis.causes.concept import gradual, recurring, sudden
 from noria.diagnosis.causes.constant import constant_predictor
 from noria.diagnosis.causes.data import bad_data
 from noria.diagnosis.causes.duplicates import duplicates
@@ -14,11 +16,11 @@ from noria.diagnosis.causes.joins import join_broken
 from noria.diagnosis.causes.labelnoise import label_noise
 from noria.diagnosis.causes.labels import label_definition_changed, label_delay_changed, labels_missing
 from noria.diagnosis.causes.leaks import leak
-from noria.diagnosis.causes.model import miscalibration
-from noria.diagnosis.causes.purpose import better_baseline, misaligned, no_signal
+from noria.diagnosis.causes.model import miscalibration, slice_failure
+from noria.diagnosis.causes.purpose import better_baseline, cost_above_value, misaligned, no_signal, threshold_stale
 from noria.diagnosis.causes.schema import schema_changed
 from noria.diagnosis.causes.service import fallback_storm, latency
-from noria.diagnosis.causes.shift import concept_change, covariate_shift, label_shift
+from noria.diagnosis.causes.shift import covariate_shift, label_shift, traffic_mix
 from noria.diagnosis.causes.skewed import stale_features, training_serving_skew
 from noria.diagnosis.causes.software import software_fault
 from noria.diagnosis.causes.source import source_late, source_missing, source_truncated
@@ -48,10 +50,18 @@ CAUSES: tuple[Callable[[Case], Tested], ...] = (
     software_fault,
     bad_data,
     covariate_shift,
+    traffic_mix,
     label_shift,
-    concept_change,
+    sudden,
+    gradual,
+    recurring,
     miscalibration,
+    slice_failure,
+    feedback_loop,
+    acting_changed_the_outcome,
     misaligned,
+    threshold_stale,
     no_signal,
     better_baseline,
+    cost_above_value,
 )

@@ -17,7 +17,8 @@ from noria import stats
 from noria.core import Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats, Sample
-from noria.diagnosis.causes.shift import _difference, _logit, _told_apart, halves, refitted
+from noria.diagnosis.compared import Compared, halves, refitted
+from noria.diagnosis.learned import logit
 from noria.diagnosis.tested import Tested, check
 
 DIFFERENT = 0.6
@@ -105,13 +106,14 @@ def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
         return None
     auc = stats.estimate("auc", recent.label, recent.score, recent.blocks, least=5)
     auc_before = stats.estimate("auc", before.label, before.score, before.blocks, least=5)
-    away = _difference(before.label - before.score, before.blocks, recent.label - recent.score, recent.blocks)
+    both = Compared(before, recent)
+    away = both.difference(before.label - before.score, recent.label - recent.score, confidence=0.95)
     same = Estimate(None)
     if not (away.above(0.0) or away.below(0.0)) and not (auc.known and auc.below(auc_before.value or 0.0)):
         return Changed(
             same, auc, auc_before, same, 0.0, 0.0, 0.0, same, same, same, away
         )  # the rest is dear, and settles nothing
-    _, apart = _told_apart(before, recent)
+    apart = both.auc_over_days
     beyond = stats.paired("log_loss", second.label, read_again(first, second), refitted(first, second), second.blocks, least=5)
     meant = _odds(before.label, before.score, recent.score)
     e0, e1 = flip_rates(recent.label, meant)
@@ -140,10 +142,10 @@ def read_again(first: Sample, second: Sample) -> Floats:
 
 
 def _odds(label: Floats, score: Floats, asked: Floats) -> Floats:
-    beta = stats.logistic_fit(np.column_stack([np.ones(len(score)), _logit(score)]), label)
+    beta = stats.logistic_fit(np.column_stack([np.ones(len(score)), logit(score)]), label)
     if not np.isfinite(beta).all():
         return np.full(len(asked), float(label.mean()))
-    return np.asarray(1 / (1 + np.exp(-np.clip(beta[0] + beta[1] * _logit(asked), -40, 40))))
+    return np.asarray(1 / (1 + np.exp(-np.clip(beta[0] + beta[1] * logit(asked), -40, 40))))
 
 
 def flip_rates(label: Floats, score: Floats) -> tuple[float, float]:

@@ -1,12 +1,15 @@
-"""Faults of the model itself: its scores do not mean what they say."""
+"""Faults of the model itself: its scores do not mean what they say, or it fails on one part of the rows."""
 
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
-from noria import stats
-from noria.core import Estimate
-from noria.diagnosis.case import Case
+from noria import measure, stats
+from noria.core import Check, Estimate
+from noria.diagnosis.case import Case, Sample
+from noria.diagnosis.compared import Compared, Largest
 from noria.diagnosis.tested import Tested, check
 
 OFFSET = 0.1
@@ -14,32 +17,143 @@ SLOPE = 0.2
 
 
 def miscalibration(case: Case) -> Tested:
-    """Scores are off on average, or far too bold or timid. When they were right before the fault, the world has moved them, not the model."""
+    """Scores are off on average, or far too bold or timid, while the world is as it was: the model does not mean what it says."""
     act = "calibrate on the newest closed labels, and choose the decision's threshold again"
-    made = []
-    for failed in case.failed("calibration"):
-        made.append(
-            check(
-                "calibration at the gate",
-                True,
-                subject=failed.subject,
-                size=failed.estimate,
-                bound=failed.bound,
-                detail=failed.detail,
-            )
-        )
+    made = [
+        check("calibration at the gate", True, subject=one.subject, size=one.estimate, bound=one.bound, detail=one.detail)
+        for one in case.failed("calibration")
+    ]
     strength = 0.8 if made else 0.0
-    recent = case.recent
+    recent, both = case.recent, case.compared
     if recent is None or not set(np.unique(recent.label)) <= {0.0, 1.0}:
         return Tested("miscalibration", "development", act, tuple(made) or (check("calibration", None),), strength)
+    off, first = _is_off(recent, both)
+    if not off and both is not None and both.binary and both.rise.above(0.0):
+        off = both.scores_of_inputs.found and abs(both.scores_of_inputs.size.value or 0.0) > 0.1
+    made.append(first)
+    if off and both is not None and both.binary:
+        scores = both.scores_of_inputs
+        own = scores.found and abs(scores.size.value or 0.0) > 0.1
+        said = (
+            f"to the same inputs the release gives scores that moved by {scores.size} of their spread ({scores.name or 'none'})"
+        )
+        made.append(check("the same inputs, other scores", own, size=scores.size, bound=0.0, detail=said))
+        strength = max(strength, 0.85 if own else 0.25)
+    if off and case.before is not None and case.before.binary and case.before.block_count >= 8:
+        was = bool(_off(case.before.label, case.before.score, case.before.blocks)[2])
+        made.append(
+            check(
+                "it was so before",
+                was,
+                detail="the scores were off before the symptoms already" if was else "before the symptoms the scores were right",
+            )
+        )
+        strength = max(strength, 0.6 if was else 0.0)
+    return Tested("miscalibration", "development", act, tuple(made), max(strength, 0.25) if off else strength)
+
+
+def _is_off(recent: Sample, both: Compared | None) -> tuple[bool, Check]:
+    """Whether offset or slope is off; with few days the offset alone, held against how much it varies from day to day."""
     offset, slope, off = _off(recent.label, recent.score, recent.blocks)
+    bound = OFFSET * float(recent.label.mean())
+    if off is None and both is not None:
+        residuals = [s.label - s.score for s in (both.before, both.recent)]
+        shift = both.difference(residuals[0], residuals[1])
+        base = float(residuals[0].mean())
+        if shift.low is not None and shift.high is not None:
+            offset = Estimate(base + (shift.value or 0.0), base + shift.low, base + shift.high, shift.n)
+            off = offset.above(bound) or offset.below(-bound)
     said = f"labels less scores {offset} on average, slope {slope}"
-    made.append(check("calibration", off, size=offset, bound=OFFSET * float(recent.label.mean()), detail=said))
-    if off and not strength:
-        before = case.before
-        was_off = before is not None and bool(_off(before.label, before.score, before.blocks)[2])
-        strength = 0.6 if was_off else 0.2
-    return Tested("miscalibration", "development", act, tuple(made), strength)
+    return bool(off), check("calibration", off, size=offset, bound=bound, detail=said)
+
+
+def slice_failure(case: Case) -> Tested:
+    """The loss that came lies in one part of the rows; elsewhere the release is as good as ever."""
+    name = "the excess lies in one slice"
+    act = "look at rows of that slice: give it features or rows of its own, or leave its decisions to the fallback until then"
+    failed = [
+        check("slice at the gate", True, subject=one.subject, size=one.estimate, bound=one.bound, detail=one.detail)
+        for one in case.failed("slice not worse", "slice")
+    ]
+    both = case.compared
+    if both is None:
+        strength = 0.6 if failed and len(failed) == len(case.failed()) else 0.4 if failed else 0.0
+        return Tested("slice failure", "development", act, tuple(failed) or (check(name, None),), strength)
+    if not both.rise.known or not (both.rise.value or 0.0) > 0:
+        made = check(name, False if both.rise.known else None, size=both.rise, bound=0.0, detail=f"the loss moved by {both.rise}")
+        return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
+    found, made = _worst(case, both, name)
+    if found is not None:
+        act = f"look at rows with {found.name}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        strength = 0.9 if found.share < 0.5 else 0.6
+        return Tested("slice failure", "development", act, (*failed, made), strength)
+    return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
+
+
+def worst_slice(case: Case) -> measure.Slice | None:
+    """The slice that holds most of what the loss rose by, when the rest of the rows did not change; once per case."""
+    both = case.compared
+    return _worst(case, both, "")[0] if both is not None and (both.rise.value or 0.0) > 0 else None
+
+
+def _worst(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
+    known: tuple[measure.Slice | None, Check] | None = case.__dict__.get("_worst")
+    if known is None:
+        known = _searched(case, both, name)
+        case.__dict__["_worst"] = known  # as a cached property keeps it
+    return known
+
+
+def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
+    excess = both.losses[1] - both.crossed(both.losses[0])[1]
+    frames = [_with_slices(case, s) for s in (both.before, both.recent)]
+    found = measure.slice_search(frames[1], excess, both.recent.blocks, most=1)
+    if not found:
+        said = "no slice of one or two columns stands out on both halves of the rows"
+        enough = both.recent.n >= 8 * measure.slicesearch.LEAST
+        return None, check(
+            name,
+            False if enough else None,
+            size=both.rise,
+            detail=said if enough else f"{both.recent.n} rows are too few to search slices",
+        )
+    one = found[0]
+    past = _selected(frames[0], frames[1], one)
+    inside = both.difference(*both.losses, (past.astype(float), one.rows.astype(float)))
+    outside = both.difference(*both.losses, ((~past).astype(float), (~one.rows).astype(float)))
+    said = f"where {one.name} ({one.share:.0%} of the rows) the loss rose by {inside}, elsewhere by {outside}"
+    rest = (outside.value or 0.0) * (1 - one.share)
+    held = (inside.value or 0.0) * one.share
+    alone = (
+        inside.above(0.0) and not outside.above(0.25 * (inside.value or 0.0)) and held > 2 * max(rest, 0.0) and one.share < 0.7
+    )
+    if alone:
+        elsewhere = Compared(both.before.take(~past), both.recent.take(~one.rows))
+        left = elsewhere.residuals() if elsewhere.before.binary and elsewhere.recent.n > 100 else Largest("", 0.0, Estimate(None))
+        alone = not left.found
+        said += f"; elsewhere the labels follow the inputs {'as before' if alone else f'otherwise too (along {left.name})'}"
+    return (one if alone else None), check(name, alone, subject=one.name, size=inside, bound=outside.value, detail=said)
+
+
+def _with_slices(case: Case, sample: Sample) -> pl.DataFrame:
+    """The features, and the declared slices that are none of them."""
+    declared = {*case.system.objective.slices, *case.system.objective.sensitive}
+    besides = [name for name in sample.more.columns if name in declared and name not in sample.frame.columns]
+    return sample.frame.with_columns(sample.more[name] for name in besides)
+
+
+def _selected(past: pl.DataFrame, recent: pl.DataFrame, one: measure.Slice) -> NDArray[np.bool_]:
+    """The rows before that the slice takes: ranges are those of the rows since."""
+    chosen = np.ones(past.height, bool)
+    for column, value in one.where:
+        series, asked = past[column], recent[column]
+        if series.dtype.is_numeric() and ".." in value:
+            low, _, high = value.partition("..")
+            numbers = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            chosen &= (numbers > (float(low) if low else -np.inf)) & (numbers <= (float(high) if high else np.inf))
+        else:
+            chosen &= (series.cast(asked.dtype).cast(pl.String).fill_null("(missing)") == value).to_numpy()
+    return chosen
 
 
 def _off(
