@@ -7,16 +7,17 @@ import numpy as np
 from noria.core import Check, Estimate, Verdict
 from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested, check
-from noria.records import Gated
+from noria.records import CohortClosed, Gated, TrainingSet
 
 SPREAD = 0.02
 FEW = 50
 NOTHING = 1e-6
+PER_FEATURE, MEASURABLE = 10, 100
 
 
 def constant_predictor(case: Case) -> Tested:
     """A constant predictor: one label is so rare that always saying the other is nearly always right."""
-    act = "collect more of the rare label (or weight it), and judge by recall and value instead of accuracy"
+    act = f"{_request(case)}, and judge by recall and value instead of accuracy"
     made = []
     for failed in case.failed("not a constant predictor"):
         made.append(
@@ -30,6 +31,25 @@ def constant_predictor(case: Case) -> Tested:
         made = [_constant(case)]
     found = any(one.verdict is Verdict.FAIL for one in made)
     return Tested("constant predictor", "data", act, tuple(made), 0.9 if found else 0.0)
+
+
+def _request(case: Case) -> str:
+    """How many more rows with the rarer label to collect: for a model with this many features, and for a recall that can be measured.
+
+    Ten of the rarer label for each feature (Peduzzi et al. 1996, J. Clin. Epidemiol. 49), and 100 so that a recall is known to ten points.
+    """
+    training = case.home.ledger.latest(TrainingSet)
+    part = next((part for part in training.record.parts if part.name == "train"), None) if training is not None else None
+    if training is None or part is None:
+        return "collect more of the rarer label"
+    kept = {e.record.window.end: e.record for e in case.home.ledger.read(CohortClosed, since=part.window.start)}
+    mine = [c for end, c in kept.items() if c.mean is not None and c.window.start >= part.window.start and end <= part.window.end]
+    positives = round(sum((c.mean or 0.0) * c.labelled for c in mine))
+    there = min(positives, sum(c.labelled for c in mine) - positives)
+    wanted = max(MEASURABLE, PER_FEATURE * len(training.record.columns))
+    if there >= wanted:
+        return f"weight the rarer label, of which the {there} rows to learn from would do"
+    return f"collect at least {wanted - there} more rows with the rarer label ({there} are there, {wanted} are needed)"
 
 
 def _calibration_spread(case: Case, gated: Gated) -> Check:

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from noria import stats
-from noria.core import Estimate, Verdict
+from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats, Sample
 from noria.diagnosis.compared import Compared, halves, refitted
 from noria.diagnosis.learned import logit
 from noria.diagnosis.tested import Tested, check
+from noria.records import Analysed, Gated
 
 DIFFERENT = 0.6
 KEPT = 0.03
 FLIPPED = 0.03
 MOST = 0.45
 GAIN = 0.01
+LEAST_NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ def _holds(found: Estimate, value: float) -> bool:
 def label_noise(case: Case) -> Tested:
     """Labels are flipped at random: the scores tell less, at both ends alike, while inputs stay and no refit helps."""
     act = "look at rows where label and score disagree most with who labels them; relabel, and train on nothing labelled since"
-    seen = changed(case)
+    seen, shown = changed(case), _shown_before_the_gate(case)
+    if shown is not None and shown.verdict is Verdict.FAIL:
+        return Tested("label noise", "data", act, (shown,), 0.92, blocks=True)
     if seen is None:
         made = check("labels flipped at random", None, detail="too few closed rows on either side, or no binary label")
         return Tested("label noise", "data", act, (made,), blocks=True)
@@ -230,3 +234,27 @@ def label_noise(case: Case) -> Tested:
     found = all(one.verdict is Verdict.FAIL for one in made_)
     kept = made_ if found else tuple(one for one in made_ if one.verdict is not Verdict.FAIL)
     return Tested("label noise", "data", act, kept, 0.88 if found else 0.0, blocks=True)
+
+
+def _shown_before_the_gate(case: Case) -> Check | None:
+    """What the error analysis of a refused candidate says: labels of one rater or batch that are turned around. ``None`` without a gate."""
+    refused = {entry.record.candidate for entry in case.of(Gated)}
+    analysed = next((e for e in reversed(case.home.ledger.read(Analysed)) if e.record.candidate in refused), None)
+    if analysed is None:
+        return None
+    noise, groups = analysed.record.noise, analysed.record.groups
+    bad = sorted(
+        (name for name, made in groups.items() if made.above(0.0)), key=lambda name: (-(groups[name].value or 0.0), name)
+    )
+    room = next((tag.room for tag in analysed.record.tags[:1] if tag.tag == "wrong labels"), None)
+    found = noise.above(LEAST_NOISE) and room is not None
+    said = f"{noise} of all labels are turned around: {', '.join(f'{groups[name]} of {name}' for name in bad[:3])}; with them right {room} of the loss would go"
+    name = "labels of one source are wrong"
+    return check(
+        name,
+        found,
+        subject=bad[0] if bad else "",
+        size=noise,
+        bound=LEAST_NOISE,
+        detail=said if bad else "no group of labels disagrees more than the others",
+    )
