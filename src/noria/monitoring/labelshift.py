@@ -14,7 +14,7 @@ from noria.records import Signal
 from noria.stats.labelshift import WORST
 
 LABEL = ("label shift", "label")
-LEAST = 50
+LEAST = 30
 Floats = NDArray[np.float64]
 
 

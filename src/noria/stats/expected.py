@@ -78,7 +78,8 @@ def expected(
         variance += (common * whole) ** 2
         degrees = calibration.degrees
     half = t_quantile(confidence, degrees) * float(np.sqrt(variance))
-    return Estimate(float(value), float(value - half), float(value + half), n)
+    high = float(value + half) if metric in ("log_loss", "brier") else min(1.0, float(value + half))
+    return Estimate(float(value), max(0.0, float(value - half)), high, n)
 
 
 def _without_itself(auc: float, chance: Floats) -> float:
