@@ -281,7 +281,7 @@ def test_blocked_data_is_diagnosed_apart_and_once(begin: Any, told: Any) -> None
     made = diagnosis.diagnose(story.home, story.system, story.now)
     assert [entry.record.symptoms for entry in made] == [("blocked/sensor/1",), ("gated/planted",)]
     first = made[0].record
-    assert first.causes[0].name == "bad data"
+    assert first.causes[0].name == "schema changed"
     assert first.causes[0].weight == 1
     assert first.blocks_retraining
     assert "no column y" in first.account
