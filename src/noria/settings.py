@@ -53,7 +53,7 @@ HELP: dict[str, tuple[str, str]] = {
     "body_limit_bytes": ("bytes", "the largest request body"),
     "alerts": (
         "URLs",
-        "where alerts go, separated by commas: stdout, file:PATH, https://… (a webhook), smtp://HOST:PORT?from=…&to=…",
+        "where alerts go, separated by commas: stdout, file:PATH, https://… (a webhook), smtp://HOST:PORT?from=…&to=…; #least=page behind one keeps back what is less urgent",
     ),
 }
 

@@ -140,8 +140,8 @@ def _standard(home: Home, system: System, release: str, past: Sequence[Monitored
             value = value_of(record, STANDARD, kind)
             if value is not None:
                 return kind, value
-    lead = standard(home, system, release, relative=True)
-    return ("lead", lead) if lead is not None else ("level", standard(home, system, release, relative=False))
+    lead = standard(home, system, release, relative=True).bound
+    return ("lead", lead) if lead is not None else ("level", standard(home, system, release, relative=False).bound)
 
 
 def _bound(home: Home, system: System, kind: str, least: float | None, chance: float | None) -> float | None:

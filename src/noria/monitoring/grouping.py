@@ -16,6 +16,7 @@ from noria.records import Alerted
 
 NEAR = 7
 BASELINE = "worse than baseline"
+BASELINES = ("last label", "base rate")
 SOURCE, MISSING, COLUMN, INPUTS, SCORE, OUTCOME, PERFORMANCE = range(7)
 RANKS: dict[str, int] = {
     "source late": SOURCE,
@@ -71,11 +72,15 @@ class Part:
         return f"{self.name}/{self.subject}"
 
 
-def rank(part: Part) -> tuple[int, str]:
-    """How far downstream: the smaller, the nearer to the cause. Drift of the score and of the label is downstream of the inputs."""
+def rank(part: Part) -> tuple[int, int, str]:
+    """How far downstream: the smaller, the nearer to the cause. Drift of the score and of the label is downstream of the inputs.
+
+    Of the performance, what says most comes first: that something trivial beats the release, before that it has decayed.
+    """
     if part.name == "drift" and part.subject in ("score", "label"):
-        return (SCORE if part.subject == "score" else OUTCOME), part.text
-    return RANKS.get(part.name, OUTCOME), part.text
+        return (SCORE if part.subject == "score" else OUTCOME), 0, part.text
+    says = BASELINES.index(part.subject) if part.name == BASELINE and part.subject in BASELINES else len(BASELINES)
+    return RANKS.get(part.name, OUTCOME), says, part.text
 
 
 def belongs(part: Part, others: Iterable[Part], every: timedelta) -> bool:

@@ -235,6 +235,8 @@ def labels(history: History) -> list[Finding]:
         tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)
         if tested is None:
             continue
+        if tested.raised and tested.size.value is not None:
+            tested = replace(tested, since=began(fresh, usual.mean, tested.size.value) or tested.since)
         last = [p.value for p in fresh[-SPANS[-1] :]]
         cleared = not tested.raised and len(last) >= SPANS[-1] and min(last) >= bound
         said = text.format(value=-sign * (tested.size.value or 0.0), usual=-sign * usual.mean, since=f"{tested.since:%Y-%m-%d}")

@@ -16,6 +16,7 @@ from noria.diagnosis.causes.concept import concept
 from noria.diagnosis.compared import Compared, folds
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check, rounded
+from noria.monitoring.grouping import members
 from noria.records import Charter, CohortClosed, Linked, Monitored, Trained, Valued
 
 LAST = "last"  # the first word of every such baseline's name: "last", "last_origin", "last label"
@@ -105,9 +106,10 @@ def no_signal(case: Case) -> Tested:
         for one in trivial
         if one.subject.startswith(("prior", "base"))
     ]
-    if not made and any(alert.name == "worse than baseline" and alert.subject == "base rate" for alert in case.harmed):
-        alert = next(a for a in case.harmed if a.subject == "base rate")
-        made.append(check("beats the base rate", True, subject="base rate", size=alert.size, bound=0.0, detail=alert.message))
+    for alert in case.harmed:
+        if not made and ("worse than baseline", "base rate") in members(alert):
+            size = alert.size if alert.subject == "base rate" else None
+            made.append(check("beats the base rate", True, subject="base rate", size=size, bound=0.0, detail=alert.message))
     if not made:
         asked = [c for c in case.checks if c.name == "superior to baseline"]
         made.append(
@@ -190,10 +192,9 @@ def better_baseline(case: Case) -> Tested:
         if re.split(r"[ :_]", one.subject)[0] == LAST
     ]
     for alert in case.harmed:
-        if alert.name == "worse than baseline" and alert.subject == "last label":
-            made.append(
-                check("beats the last label", True, subject="last label", size=alert.size, bound=0.0, detail=alert.message)
-            )
+        if ("worse than baseline", "last label") in members(alert):
+            size = alert.size if alert.subject == "last label" else None
+            made.append(check("beats the last label", True, subject="last label", size=size, bound=0.0, detail=alert.message))
     if not made:
         made.append(_behind(case))
     found = [one for one in made if one.verdict is Verdict.FAIL]
