@@ -235,6 +235,7 @@ def main() -> None:
     rows = int(words[0]) if words else 1_000_000
     markdown, quick = "--markdown" in sys.argv, "--quick" in sys.argv
     everything = [("nannyml", "JS"), ("evidently", "psi"), ("evidently", "default")]
+    everything = [one for one in everything if "--only" not in sys.argv or " ".join(one) in words[1:]]
     show(rows, measured(rows, [] if quick else everything), markdown)
     if not quick and rows > SMALL:
         show(SMALL, measured(SMALL, everything), markdown)
