@@ -1,7 +1,8 @@
 """From the numbers of ordinary windows to a bound that ordinary windows rarely exceed, for a given budget of false alarms.
 
 Three ideas. *Over columns*: each column's distance is divided by what is usual for it, and a window counts by its largest column, so the
-bound is one on that maximum; what is usual is taken from the other three quarters of the time, since it is an estimate too. *Over time*: eight weeks of days have no 99.9 % quantile, and they follow one another, so the bound is a
+bound is one on that maximum; what is usual is taken from the other three quarters of the time, since it is an estimate too, and the bound is widened by what windows
+that are part of the profile lie nearer to it. *Over time*: eight weeks of days have no 99.9 % quantile, and they follow one another, so the bound is a
 prediction limit: the mean and spread of the logarithms, the t-quantile for as many windows as they are worth (n over their inflation;
 Zwiers and von Storch 1995), and the error of the mean. The alert then asks for 5 of 7 windows beyond it: how seldom that
 happens by chance in windows so dependent is simulated, and the windows' own error is the largest that keeps the budget. *Like with like*:
@@ -85,6 +86,9 @@ def bounds(
     factor = limit(ratios[np.isfinite(ratios)], error, overlap=overlap, inflated=inflated)
     if factor is None:
         return {}
+    # the profile may be of these very windows: then they lie nearer to it than later ones will
+    n = len(ordinary) + overlap - 1
+    factor *= ((n + overlap) / (n - overlap)) ** 0.5
     made = {one: {name: float(f"{factor * scale:.9g}") for name, scale in of.items()} for one, of in scales.items()}
     return {one: of for one, of in made.items() if not one or of != made[""]}
 
