@@ -17,7 +17,7 @@ from noria import replay
 from noria.cli.app import run
 from noria.cli.common import load_system
 from noria.cli.compare import advice, spread
-from noria.core import Estimate, SettingsError, SimulatedClock, parse_time
+from noria.core import Estimate, SettingsError, SimulatedClock, Verdict, parse_time
 from noria.development import Interval
 from noria.records import Alerted, Gated, Released, Valued
 from noria.replay import Lived, policies, policy
@@ -169,7 +169,8 @@ def test_days_under_alert_are_counted_once(tmp_path: Path) -> None:
 
 def test_what_is_said_of_how_often() -> None:
     assert "declare costs.training" in advice(None)
-    assert "every 21 days costs least" in advice(Interval(21.0, 14.0, 42.0, False, {}))
-    assert "every at least 84 days" in advice(Interval(84.0, 42.0, 84.0, True, {}))
+    assert "every 21 days costs least" in advice(Interval(21.0, 14.0, 42.0, False, {}, Verdict.PASS))
+    assert "every at least 84 days" in advice(Interval(84.0, 42.0, 84.0, True, {}, Verdict.PASS))
+    assert "not enough data" in advice(Interval(84.0, 42.0, 84.0, True, {}, Verdict.NOT_ENOUGH_DATA))
     assert spread(Estimate(None)) == "not enough data"
     assert spread(Estimate(12.4, -3.0, 28.0, 20)) == "+12 [-3, +28]"

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria.core import Estimate
+from noria.core import Estimate, Verdict
 from noria.development import Freshness, best_interval, freshness
 from noria.development.freshness import Age
 
@@ -93,6 +93,7 @@ def test_a_planted_decay_gives_the_right_interval(tmp_path, training):
     right = grid[int(np.argmin(costs))]
     assert right / 2 <= best.days <= right * 2
     assert best.low <= best.days <= best.high
+    assert best.verdict is Verdict.PASS
 
 
 def test_older_models_are_worse_where_the_world_turns(tmp_path):
@@ -120,6 +121,7 @@ def test_nothing_ages_in_a_world_that_stands_still(tmp_path):
     best = best_interval(found, 20.0)
     assert best is not None
     assert best.days > 40
+    assert best.verdict is Verdict.NOT_ENOUGH_DATA
 
 
 def test_too_short_a_history_says_nothing(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.cli.common import Bar, load_system, show
-from noria.core import SettingsError
+from noria.core import SettingsError, Verdict
 from noria.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ def advice(best: Interval | None) -> str:
     """How often to train, in a sentence."""
     if best is None:
         return "How often to train cannot be said: declare costs.training, or replay more of history."
+    if best.verdict is not Verdict.PASS:
+        return "Older models are not shown to cost money here: not enough data to say that a schedule pays, or how often."
     least = "at least " if best.open_ended else ""
     return (
         f"At the declared cost of a training, training every {least}{best.days:g} days costs least; "

@@ -8,6 +8,7 @@ money: often enough that what a model loses while it ages, and rarely enough tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from noria import measure, stats
-from noria.core import Estimate, duration
+from noria.core import Estimate, Verdict, duration
 from noria.development.calibrate import repair
 from noria.development.frames import Floats, Rows, kept, rows_of, seed_of, spaced
 from noria.development.recipes import fit, names, task_of
@@ -65,6 +66,7 @@ class Freshness(msgspec.Struct, frozen=True):
 class Interval(msgspec.Struct, frozen=True):
     """Days between two trainings that cost least, with the range that the intervals of the ages allow.
 
+    PASS: older models are shown to cost money (two neighbouring ages beyond chance). NOT_ENOUGH_DATA: they are not, and ``days`` is a guess.
     ``open_ended``: the longest measured is still the best. ``costs`` are a day's costs (trainings and value lost) by days between trainings.
     """
 
@@ -73,6 +75,7 @@ class Interval(msgspec.Struct, frozen=True):
     high: float
     open_ended: bool
     costs: dict[str, float]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ def best_interval(found: Freshness, training: float, *, lag: timedelta = timedel
     curves = [_rising(ages, [_end_of(age.value, end) for age in ages])[skip:] for end in ("value", "low", "high")]
     middle, low, high = (_costs(curve, found, training) for curve in curves)
     days = [found.step * (k + 1) for k in range(len(middle))]
+    shown = [a.value.above(0.0) and b.value.above(0.0) for a, b in itertools.pairwise(ages[1:])]
     best = [int(np.argmin(costs)) for costs in (middle, high, low)]
     return Interval(
         days=days[best[0]],
@@ -224,6 +228,7 @@ def best_interval(found: Freshness, training: float, *, lag: timedelta = timedel
         high=days[max(best)],
         open_ended=best[0] == len(days) - 1,
         costs={f"{day:g}": float(f"{cost:.12g}") for day, cost in zip(days, middle, strict=True)},
+        verdict=Verdict.PASS if any(shown) else Verdict.NOT_ENOUGH_DATA,
     )
 
 
