@@ -62,16 +62,16 @@ def _turned(case: Case, stream: Stream) -> tuple[Check, Shift | None]:
 
 
 def _moment(case: Case, stream: Stream) -> datetime | None:
-    """The day that best splits the hours of a source: by the mean hour of its rows on the circle, and by its columns' means of first and last half."""
+    """The day that best splits the hours of a source: where on the circle its rows lie, and its columns' high hours."""
     seen = hours(case, stream)
     if len(seen.dates) <= streams.LEAST_DAYS:
         return None
     angle = np.exp(2j * np.pi * np.arange(24) / 24)
     lines = [(seen.rows @ angle) / np.maximum(seen.rows.sum(axis=1), 1)]
     for column, sums in seen.sums.items():
-        n = seen.seen[column]
-        mean = sums.sum(axis=1) / np.maximum(n.sum(axis=1), 1)
-        apart = np.where(n > 0, sums - mean[:, None] * n, 0.0)
+        number = seen.seen[column]
+        mean = sums.sum(axis=1) / np.maximum(number.sum(axis=1), 1)
+        apart = np.where(number > 0, sums - mean[:, None] * number, 0.0)
         scale = float(np.sqrt(np.mean(apart**2))) or 1.0
         lines.append((apart @ angle) / scale / 24)
     n = len(seen.dates)

@@ -23,7 +23,7 @@ SAMPLED = 200
 AGES = ("1h", "6h", "1d", "2d", "7d")
 FROZEN = 0.1
 MOVES = 0.2
-MOST_ROWS = 300_000
+MOST_ROWS = 100_000
 SAME = "logged as computed"
 OLD = "logged as of its own time"
 CHANGE = "values change"
@@ -151,13 +151,13 @@ def _frozen(case: Case) -> list[Check]:
         if stream is None or schema is None:
             continue
         columns = [name for name in sorted(names) if name in schema and name not in by]
-        if columns and by and stream.counts()[-56:].sum() <= MOST_ROWS:
+        if columns and by and stream.counts()[-35:].sum() <= MOST_ROWS:
             made += _changes(case, stream, by, columns)
     return made + _constant(case)
 
 
 def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: list[str]) -> list[Check]:
-    start = case.now - 56 * DAY
+    start = case.now - 35 * DAY
     key = ", ".join(map(quoted, by))
     over = f"over (partition by {key} order by _known, _time, _row)"
     lags = ", ".join(
