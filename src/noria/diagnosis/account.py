@@ -10,6 +10,7 @@ from noria.diagnosis.symptoms import is_harm
 from noria.records import Alerted, Blocked, Cause, Entry, Gated, Record, RolloutMoved, Verified
 
 NAMED = 4
+LEAST = 0.01
 
 
 def account(case: Case, causes: Sequence[Cause]) -> str:
@@ -23,8 +24,9 @@ def account(case: Case, causes: Sequence[Cause]) -> str:
     if found:
         first = found[0]
         parts.append(f"The likeliest cause is {first.name} ({first.weight:.0%}): {proof(first)}.")
-        if len(found) > 1:
-            parts.append(f"Also found: {', '.join(f'{cause.name} ({cause.weight:.0%})' for cause in found[1 : 1 + NAMED])}.")
+        others = [f"{cause.name} ({cause.weight:.0%})" for cause in found[1 : 1 + NAMED] if cause.weight >= LEAST]
+        if others:
+            parts.append(f"Also found: {', '.join(others)}.")
     elif case.symptoms:
         parts.append("None of the causes that can be tested was found at work.")
     else:
