@@ -46,6 +46,8 @@ class Ground:
 
 def code() -> str:
     """The hash of Noria's and this benchmark's code: results and homes made by other code are not taken up."""
+    if "LOOPBENCH_CODE" in os.environ:
+        return os.environ["LOOPBENCH_CODE"]
     made = hashlib.sha256()
     for folder in (ROOT / "src" / "noria", ROOT / "benchmarks" / "loopbench"):
         for path in sorted(folder.rglob("*")):
@@ -228,6 +230,7 @@ def gate_run(spec: Spec, folder: Path) -> dict[str, Any]:
     system = declared(spec.history, folder, candidates=stage.candidates) if stage.candidates else stage.system
     deliver(folder, stage.tables(), start + many * every, start - DAY, _as_is)
     clock, gated = SimulatedClock(start), None
+    signed_for: set[str] = set()
     quick = many * 3 // 4  # nothing is trained before that: seven steps at a time
     with Home.open(folder / "home", SETTINGS, clock) as home, home.hold("loopbench"), hooks.tested() as seen:
         bundles = Bundles(home)
@@ -237,10 +240,10 @@ def gate_run(spec: Spec, folder: Path) -> dict[str, Any]:
             charter, gated = home.ledger.latest(Charter), home.ledger.latest(Gated)
             if gated is not None:
                 break
-            if charter is not None and charter.record.decision == "no-go" and home.ledger.count(Approved) == 0:
-                home.commit(
-                    Approved(subject=charter.key, by="loopbench"), key=f"approved/{charter.key}/0000", parents=[charter.id]
-                )
+            if charter is not None and charter.record.decision == "no-go" and charter.key not in signed_for:
+                signed_for.add(charter.key)
+                signed = Approved(subject=charter.key, by="loopbench", note="to see what the gate says")
+                home.commit(signed, key=f"approved/{charter.key}/0000", parents=[charter.id])
         made = read(home, 0)
         decision = charter.record.decision if charter is not None else ""
         at, verdict = (gated.at.isoformat(), str(gated.record.verdict)) if gated is not None else ("", "")

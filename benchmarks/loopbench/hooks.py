@@ -57,7 +57,7 @@ def tested() -> Iterator[list[dict[str, Any]]]:
 
     def listening(these: Any, *more: Any, **named: Any) -> Any:
         assert real is not None
-        one: dict[str, Any] = {"causes": [[t.name, str(t.verdict), t.strength] for t in these]}
+        one: dict[str, Any] = {"causes": [[t.name, str(t.verdict), t.strength, t.step, t.blocks] for t in these]}
         if ranking is not None:
             one["features"] = _plain(ranking.features(these))
         found.append(one)

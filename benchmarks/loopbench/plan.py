@@ -19,7 +19,8 @@ SEEDS: dict[str, dict[str, tuple[int, ...]]] = {
     "report": {"flights": (11, 12), "elec2": (11, 12), "openbandit": (11,)},
 }
 CLEAN = {"tune": 6, "report": 10}
-CLEAN_LENGTH = 18
+CLEAN_LENGTH = 26
+DRAWS = 3
 BEFORE = (1, 3, 5)
 
 
@@ -27,7 +28,8 @@ BEFORE = (1, 3, 5)
 class Spec:
     """One run: the history and its days, the seed of the prefix, the draw of the days after it, the fault and its size.
 
-    The fault begins ``before`` days after the prefix and lasts ``length`` days. Without a fault the run is clean.
+    The fault begins ``before`` days after the prefix and lasts ``length`` days. Without a fault the run is clean: the clean run of the same
+    draw is a faulted run's *twin*, with the same days and everything else alike.
     """
 
     split: str
@@ -70,7 +72,7 @@ def planned(
                 continue
             if (not faults or "clean" in faults) and history != "openbandit":
                 for draw in range(CLEAN[split]):
-                    made.append(Spec(split, history, days, seed, 1000 + draw, "", "", 0, CLEAN_LENGTH))
+                    made.append(Spec(split, history, days, seed, draw, "", "", 0, CLEAN_LENGTH))
             for k, (name, fault) in enumerate(FAULTS.items()):
                 if history not in fault.histories or (faults and name not in faults):
                     continue
@@ -79,6 +81,6 @@ def planned(
                         continue
                     if history == "openbandit" and size != "large":
                         continue  # its clicks are as few as they are
-                    before = 0 if fault.gate else BEFORE[(k + j + place) % len(BEFORE)]
-                    made.append(Spec(split, history, days, seed, 10 * k + j, name, size, before, fault.length))
+                    before = 0 if fault.gate else BEFORE[(k + 2 * j + place) % len(BEFORE)]
+                    made.append(Spec(split, history, days, seed, (k + j) % DRAWS, name, size, before, fault.length))
     return sorted(made, key=lambda spec: (bool(spec.fault), SEEDS[split][spec.history].index(spec.seed)))

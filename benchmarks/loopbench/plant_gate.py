@@ -58,7 +58,7 @@ def leak(stage: Stage, size: str) -> None:
     "better baseline",
     "the outcome stays the same for 10, 12 or 14 days (30, 20, 10 % apart): the last label knows it best",
     "labels",
-    steps=("development",),
+    steps=("scoping", "development"),
     histories=("elec2",),
     **GATE,
 )

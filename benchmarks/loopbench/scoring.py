@@ -91,12 +91,46 @@ def roughly(name: str, causes: Sequence[str]) -> bool:
     return name in causes or bool(set(COARSE.get(name, ())) & set(causes))
 
 
-def score(result: dict[str, Any]) -> Score:
-    """The figures of one faulted run; the diagnosis is the last one made after the fault began, ``early`` speaks of the first."""
+Twin = tuple[list[tuple[datetime, str]], set[str]]
+NEAR = 2 * DAY
+
+
+def twins(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str, int, int], Twin]:
+    """What the clean runs alarmed of, and the symptoms that they diagnosed, by (split, history, seed, draw)."""
+    found = {}
+    for one in results:
+        if not one["spec"]["fault"]:
+            found[same(one)] = (alarms(one), {symptom for made in one["diagnosed"] for symptom in made["symptoms"]})
+    return found
+
+
+def same(result: dict[str, Any]) -> tuple[str, str, int, int]:
+    """What a faulted run and its twin have in common."""
     spec = result["spec"]
-    fault, start = FAULTS[spec["fault"]], when(result["start"])
-    after = [(at, by) for at, by in alarms(result) if at > start and (not fault.gate or by == "the gate refused")]
-    made = [one for one in result["diagnosed"] if when(one["at"]) > start]
+    return spec["split"], spec["history"], spec["seed"], spec["draw"]
+
+
+def own(result: dict[str, Any], twin: Twin | None) -> tuple[list[tuple[datetime, str]], list[dict[str, Any]]]:
+    """The alarms and diagnoses after a fault's start that the same days without it do not raise within two days."""
+    start = when(result["start"])
+    others, symptoms = twin or ([], set())
+    found = [
+        (at, by)
+        for at, by in alarms(result)
+        if at > start and not any(by == other and abs(at - then) <= NEAR for then, other in others)
+    ]
+    made = [one for one in result["diagnosed"] if when(one["at"]) > start and not set(one["symptoms"]) <= symptoms]
+    return found, made
+
+
+def score(result: dict[str, Any], twin: Twin | None = None) -> Score:
+    """The figures of one faulted run; the diagnosis is the last one made of what its ``twin`` does not show, ``early`` speaks of the first."""
+    spec = result["spec"]
+    fault = FAULTS[spec["fault"]]
+    after, made = own(result, twin)
+    if fault.gate:
+        after = [(at, by) for at, by in after if by == "the gate refused"]
+        made = [one for one in made if any(symptom.startswith("gated/") for symptom in one["symptoms"])]
     last, first = (made[-1], made[0]) if made else (None, None)
     found = [c for c in last["causes"] if c["verdict"] == "fail"] if last else []
     soon = [c for c in first["causes"] if c["verdict"] == "fail"] if first else []
@@ -117,17 +151,18 @@ def score(result: dict[str, Any]) -> Score:
     )
 
 
-def clean_windows(results: Iterable[dict[str, Any]]) -> tuple[int, list[tuple[str, str]]]:
-    """The number of windows without a fault (clean runs, and the days before a fault), and the alarms in them."""
-    windows, false = 0, []
+def clean_windows(results: Iterable[dict[str, Any]]) -> tuple[int, list[tuple[Any, ...]]]:
+    """The number of windows without a fault (clean runs, and the days before a fault; the same day once), and the alarms in them."""
+    windows: set[tuple[Any, ...]] = set()
+    false: set[tuple[Any, ...]] = set()
     for result in results:
         if "gate" in result:
             continue
         begin = when(result["from"])
         end = when(result["start"]) if result["spec"]["fault"] else when(result["end"])
-        windows += round((end - begin) / DAY)
-        false += [(result["key"], by) for at, by in alarms(result) if at <= end]
-    return windows, false
+        windows |= {(*same(result), k) for k in range(round((end - begin) / DAY))}
+        false |= {(*same(result), (at - begin) // DAY, by) for at, by in alarms(result) if begin < at <= end}
+    return len(windows), sorted(false)
 
 
 def reliability(pairs: Sequence[tuple[float, bool]], bins: int = 5) -> tuple[float, float]:
@@ -187,7 +222,8 @@ def shown(result: dict[str, Any]) -> str:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """By fault: runs, detected, median delay, right first, in the first three, right step; then the totals and the false alarms."""
     good = [one for one in results if not one.get("error")]
-    scores = [score(one) for one in good if one["spec"]["fault"]]
+    clean = twins(good)
+    scores = [score(one, clean.get(same(one))) for one in good if one["spec"]["fault"]]
     lines = ["fault                        n  seen  delay  first  three  step  near"]
     for name in FAULTS:
         lines += _row(name, [one for one in scores if one.fault == name])

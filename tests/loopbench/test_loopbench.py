@@ -217,7 +217,7 @@ def result(fault: str = "unit changed", **changed: Any) -> dict[str, Any]:
     ]
     made = {
         "key": "k",
-        "spec": {"fault": fault, "size": "large", "history": "flights"},
+        "spec": {"split": "tune", "fault": fault, "size": "large", "history": "flights", "seed": 1, "draw": 0},
         "from": "2020-04-28T00:00:00+00:00",
         "start": start,
         "arrives": start,
@@ -225,7 +225,9 @@ def result(fault: str = "unit changed", **changed: Any) -> dict[str, Any]:
         "alerts": [alert("2020-04-30", "open"), alert("2020-05-04", "open"), alert("2020-05-06", "resolved")],
         "blocked": [],
         "verified": [],
-        "diagnosed": [{"at": "2020-05-04T00:00:00+00:00", "causes": causes, "back_to": "data", "symptoms": [], "blocks": True}],
+        "diagnosed": [
+            {"at": "2020-05-04T00:00:00+00:00", "causes": causes, "back_to": "data", "symptoms": ["verify/x"], "blocks": True}
+        ],
         "seconds": 1.0,
     }
     return made | changed
@@ -246,9 +248,25 @@ def test_a_run_is_scored_from_its_start_and_by_its_last_diagnosis() -> None:
     assert (unseen.detected, unseen.delay, unseen.first, unseen.step) == (False, None, False, False)
 
 
-def test_alarms_before_a_fault_and_in_clean_runs_are_false() -> None:
-    clean = result("", alerts=[alert("2020-05-02", "open")])
-    assert scoring.clean_windows([result(), clean]) == (3 + 13, [("k", "drift temp"), ("k", "drift temp")])
+def test_what_the_same_days_raise_without_the_fault_does_not_count() -> None:
+    clean = result("", alerts=[alert("2020-05-05", "open")], diagnosed=[])
+    twin = scoring.twins([clean])[scoring.same(result())]
+    one = scoring.score(result(), twin)
+    assert not one.detected
+    assert one.three  # nothing like its diagnosis was made there
+    later = result("", alerts=[alert("2020-05-08", "open")], diagnosed=result()["diagnosed"])
+    twin = scoring.twins([later])[scoring.same(result())]
+    assert scoring.score(result(), twin).delay == 3.0
+    assert scoring.score(result(), twin).named == "no diagnosis"
+
+
+def test_alarms_before_a_fault_and_in_clean_runs_are_false_and_the_same_day_counts_once() -> None:
+    clean = result("", alerts=[alert("2020-04-30", "open"), alert("2020-05-02", "open")])
+    windows, false = scoring.clean_windows([result(), clean])
+    assert windows == 13
+    assert [one[-2:] for one in false] == [(2, "drift temp"), (4, "drift temp")]
+    windows, false = scoring.clean_windows([result()])
+    assert (windows, len(false)) == (3, 1)
 
 
 def test_reliability_is_that_of_the_textbook() -> None:
