@@ -14,7 +14,7 @@ from scipy import signal
 from scipy import stats as oracle
 
 from noria.monitoring import limits
-from noria.monitoring.reference import window_error
+from noria.monitoring.budget import share
 
 DAY = timedelta(days=1)
 COLUMNS, REFERENCE, LIVE = 12, 56, 168
@@ -42,7 +42,7 @@ def test_stationary_windows_keep_the_budget(r, weekend):
     """Twelve columns of day-to-day correlation r, some with weekends twice as far: alarms stay below half of drift's share."""
     random = np.random.default_rng(int(10 * r) + 7)
     system = SimpleNamespace(every="1d", alerts=SimpleNamespace(false_alarms=1.0, per="28d"))
-    error = window_error(system) / 2
+    error = share(system, "drift") / 2
     runs, beyond, opened, judged = 16, 0, 0, 0
     start = datetime(2024, 1, 1, tzinfo=UTC)
     kinds = [limits.kind(start + k * DAY, DAY) for k in range(REFERENCE + LIVE)]

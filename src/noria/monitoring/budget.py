@@ -34,6 +34,8 @@ SHARES: dict[str, float] = {
     "business": 0.02,
 }
 RUNNING = 0.3
+RULE, CLEAR = (2, 2), 5
+"""When a fact becomes an alert: two windows in a row beyond their bound. When it is over: five within."""
 Floats = NDArray[np.float64]
 
 

@@ -41,15 +41,14 @@ def against_x(home: Home, system: System, release: str, frame: pl.DataFrame, pas
     classes = len(spec_of(home, release).classes) if system.task == "multiclass" else 0
     score = scores_of(rows, classes)
     weight = rows["_weight"].to_numpy().astype(float)
-    error = window_error(system)
     made: list[Signal] = []
     if known.mapping is not None:
-        made += calibration(known.mapping, label, score, weight, own, error)
+        made += calibration(known.mapping, label, score, weight, own, window_error(system, "calibration"))
     if known.loss is not None:
         points = sample.inputs.points(rows)
         finite = np.isfinite(score).all(axis=1) if score.ndim == 2 else np.isfinite(score)
         residual = np.where(finite, residuals(system, known.loss, label, score, points), np.nan)
-        made += concept(system, known.loss, residual, weight, own, error)
-        made += slices(system, known, rows, residual, weight, own, error)
+        made += concept(system, known.loss, residual, weight, own, window_error(system, "concept"))
+        made += slices(system, known, rows, residual, weight, own, window_error(system, "slice"))
         made += edges(sample, points, residual)
     return [*made, named]

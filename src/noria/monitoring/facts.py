@@ -14,12 +14,11 @@ from typing import Literal
 
 from noria.core import Estimate, Verdict
 from noria.core.window import EPOCH
+from noria.monitoring.budget import CLEAR, RULE
 from noria.monitoring.reference import SCORE
 from noria.records import Monitored, Signal
 from noria.system import System
 
-RULE = (2, 2)
-CLEAR = 5
 SOON = (2, 3)
 SOON_CLEAR = 2
 GROSS = 3.0

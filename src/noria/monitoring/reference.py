@@ -23,6 +23,7 @@ from noria.measure import Profile
 from noria.model import archive
 from noria.model.bundle import Spec
 from noria.monitoring import limits
+from noria.monitoring.budget import share
 from noria.monitoring.ordinary import SLIDE, Distances, ordinary
 from noria.records import Entry, Monitored, Signal, Trained, TrainingSet
 from noria.store import Home
@@ -31,7 +32,6 @@ from noria.system import System
 SPAN = timedelta(days=56)
 RUN = 7
 RARE = 0.98
-GROUPS = 6
 SEASON = timedelta(days=45)
 SCORE = "score"
 ByColumn = dict[str, dict[str, float]]
@@ -90,25 +90,13 @@ def reference(home: Home, system: System, release: str, kept: str | None) -> Ref
     return Reference(release, profile, usual, home.artifacts.put(msgspec.json.encode(usual, order="deterministic")), loss)
 
 
-def window_error(system: System) -> float:
-    """How many false alarms of drift a window may bring: the declared budget, shared by six groups of monitors.
-
-    >>> from types import SimpleNamespace
-    >>> system = SimpleNamespace(every="1d", alerts=SimpleNamespace(false_alarms=1.0, per="28d"))
-    >>> round(1 / window_error(system))
-    168
-    """
-    alerts = system.alerts
-    return float(alerts.false_alarms * (duration(system.every) / duration(alerts.per)) / GROUPS)
-
-
 def _usual(home: Home, system: System, profile: Profile, span: Window) -> Usual:
     """The bounds from the logged features of ``span``: half of the budget for windows alone, half for seven together."""
     known = home.lake.schema("predictions") or {}
     columns = [name for name in profile.columns if name in known]
     frame = home.lake.read("predictions", columns=["_time", *columns], _time=(span.start, span.end))
     seen = ordinary(profile, frame, span, duration(system.every))
-    error = window_error(system) / 2
+    error = share(system, "drift") / 2
     alone = {kind: _by(found) for kind, found in limits.bounds(seen.alone, seen.kinds, error=error).items()}
     inflated = limits.inflation([{name: value for name, value in window.items() if name[0] == "js"} for window in seen.alone])
     together = limits.bounds(seen.sliding, error=error, overlap=SLIDE, inflated=inflated).get("", {})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from noria import stats
 from noria.core import Verdict, Window, duration, from_micros, micros
+from noria.monitoring import budget
 from noria.monitoring.inputs import Inputs, inputs_of
 from noria.monitoring.labelled import Labelled, labelled
 from noria.monitoring.reference import in_season, training_span
@@ -34,7 +35,6 @@ MOST = 40
 LEAST_WINDOWS = 30
 LEAST_ROWS = 30
 FAR = 0.995
-PARTS = 8
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,10 +76,9 @@ class Sample(msgspec.Struct, frozen=True):
         return np.frombuffer(self.points, np.float32).reshape(len(self.windows), -1).astype(float)
 
 
-def window_error(system: System) -> float:
-    """How often one monitor may call an ordinary window extraordinary: an eighth of the declared budget of false alarms."""
-    every, per = duration(system.every), duration(system.alerts.per)
-    return min(0.05, system.alerts.false_alarms * (every / per) / PARTS)
+def window_error(system: System, group: str, monitors: int = 1) -> float:
+    """How often one of a group's ``monitors`` may call an ordinary window extraordinary, when two in a row make an alert."""
+    return min(0.05, budget.window_error(budget.share(system, group) / monitors, budget.RULE))
 
 
 def sample_of(home: Home, system: System, release: str, past: Sequence[Monitored]) -> tuple[Sample, Signal] | None:
@@ -134,7 +133,7 @@ def _made(home: Home, system: System, release: str) -> Sample | None:
     near = near[np.isfinite(near)]
     radius = float(f"{np.quantile(near, FAR):.9g}") if len(near) else 0.0
     domain, regions = _bounds(system, inputs, frame, block, points, windows, radius)
-    known, note = labelled(home, system, release, inputs, window_error(system))
+    known, note = labelled(home, system, release, inputs, window_error(system, "slice"))
     return Sample(
         micros(span.start), micros(span.end), inputs, kept.tobytes(), tuple(windows.tolist()), radius, domain, regions, known, note
     )  # fmt: skip
@@ -156,7 +155,7 @@ def _bounds(  # noqa: PLR0917  the parts of a sample in the making
         shares.append(outside(points[away], own, radius))
     if len(aucs) < LEAST_WINDOWS:
         return None, None
-    error = window_error(system)
+    error = window_error(system, "inputs", 2)
     spread = stats.ordinary(_logit(np.array(aucs)), error, least=LEAST_WINDOWS)
     most = stats.ordinary(np.sqrt(np.array(shares)), error, least=LEAST_WINDOWS) ** 2
     bound = float(1 / (1 + np.exp(-spread))) if np.isfinite(spread) else None

@@ -31,14 +31,13 @@ def together(  # noqa: PLR0917  the window, and what it is held against
 ) -> list[Signal]:
     """The signals of the release's own rows ``frame``; ``signals`` are those that the window has already, ``past`` the windows before."""
     own = [record for record in past if record.release == release]
-    error = window_error(system)
-    made = diversity(system, frame, own, error)
+    made = diversity(system, frame, own, window_error(system, "diversity"))
     found = sample_of(home, system, release, own)
     if found is None:
         return made
     sample, named = found
     made += inputs_together(sample, window, frame)
-    made += _labels(sample, window, frame, error)
+    made += _labels(sample, window, frame, window_error(system, "label", 2))
     made += expected(home, system, sample, frame, [*signals, *made], own, release)
     return [*made, named]
 

@@ -12,10 +12,11 @@ from noria import measure
 from noria.core import Verdict, Window, duration
 from noria.measure import Profile
 from noria.monitoring import limits, profiles
+from noria.monitoring.budget import share
 from noria.monitoring.impact import impacts
 from noria.monitoring.operations import operations
 from noria.monitoring.ordinary import SLIDE
-from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, reference, season, window_error
+from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, reference, season
 from noria.monitoring.together import BESIDE, together
 from noria.monitoring.windows import answering, found, judged, number, value_of
 from noria.records import Monitored, Signal
@@ -77,7 +78,7 @@ def _score_bound(system: System, own: Sequence[Monitored]) -> dict[tuple[str, st
     if last is not None and last.bound is not None:
         return {("js", SCORE): last.bound}
     seen = [{("js", SCORE): value} for record in own if (value := value_of(record, "js", SCORE)) is not None]
-    return bounds(seen, window_error(system))
+    return bounds(seen, share(system, "score"))
 
 
 def _together(
