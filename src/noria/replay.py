@@ -24,6 +24,8 @@ from noria.store import Home
 from noria.system import Boosting, Linear, Retrain, System
 
 STATES = ("stateless", "stateful", "compare")
+PAPERS = ("state", "from", "rows", "recalibrated")
+"""What a candidate's settings say besides the settings of its recipe."""
 FRESH_STEP = timedelta(days=14)
 FRESH_TRAIN = timedelta(days=56)
 
@@ -258,25 +260,27 @@ def _number(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def freshness(system: System, path: Path, settings: Settings, end: datetime) -> tuple[Freshness | None, Interval | None]:
-    """How the recipe of the newest release in this home ages, and how often to train it at the declared cost of a training."""
-    with Home.open(path, settings, SimulatedClock(end), create=False, write=False) as home:
-        released = home.ledger.latest(Released)
-        made = [e.record for e in home.ledger.read(Trained) if released is not None and e.record.bundle == released.record.bundle]
-        searched = development.names(system)
-        if made:
-            recipe = made[-1].recipe
-            chosen = {k: v for k, v in made[-1].settings.items() if k not in ("state", "from", "rows", "recalibrated")}
-        else:
-            models = [name for name, one in searched.items() if isinstance(one, Linear | Boosting)]
-            if not models:
-                return None, None
-            recipe, chosen = models[-1], {}
-        frame = data.labelled(home, system, end)
-        columns = tuple(feature.name for feature in system.flat_features)
-        found = development.freshness(
-            home, system, frame, columns, recipe=recipe, settings=chosen, train=FRESH_TRAIN, step=FRESH_STEP
-        )
+def freshness(home: Home, system: System, now: datetime) -> tuple[Freshness | None, Interval | None]:
+    """How the recipe of the newest release ages on what had closed by ``now``, and how often to train it at the declared cost of a training.
+
+    Without a release: the costliest declared recipe that learns, with its default settings. ``None`` where history is too short.
+    """
+    released = home.ledger.latest(Released)
+    made = [e.record for e in home.ledger.read(Trained) if released is not None and e.record.bundle == released.record.bundle]
+    models = [name for name, one in development.names(system).items() if isinstance(one, Linear | Boosting)]
+    if not made and not models:
+        return None, None
+    recipe, chosen = (made[-1].recipe, made[-1].settings) if made else (models[-1], {})
+    found = development.freshness(
+        home,
+        system,
+        data.labelled(home, system, now),
+        tuple(feature.name for feature in system.flat_features),
+        recipe=recipe,
+        settings={name: value for name, value in chosen.items() if name not in PAPERS},
+        train=FRESH_TRAIN,
+        step=FRESH_STEP,
+    )
     return found, None if found is None else development.best_interval(found, system.costs.training, lag=lag(system))
 
 

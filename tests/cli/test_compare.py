@@ -174,3 +174,25 @@ def test_what_is_said_of_how_often() -> None:
     assert "not enough data" in advice(Interval(84.0, 42.0, 84.0, True, {}, Verdict.NOT_ENOUGH_DATA))
     assert spread(Estimate(None)) == "not enough data"
     assert spread(Estimate(12.4, -3.0, 28.0, 20)) == "+12 [-3, +28]"
+
+
+def test_scope_shows_how_a_model_ages(compared: Any, place: Path, noria: Any) -> None:
+    home = place / "home" / "compare" / "never"
+    done = noria("scope", place / "system.py", "--ages", "--home", home, "--at", "2020-01-19")
+    assert done.code == 0, done.err
+    assert "too short" in done.out
+    assert noria("scope", place / "system.py", "--ages", "--home", home, "--json").json["freshness"] is None
+
+
+def test_history_long_enough_is_measured(compared: Any, place: Path, monkeypatch: pytest.MonkeyPatch, noria: Any) -> None:
+    monkeypatch.setattr(replay, "FRESH_TRAIN", timedelta(days=4))
+    monkeypatch.setattr(replay, "FRESH_STEP", timedelta(days=1))
+    home = place / "home" / "compare" / "never"
+    found = noria("scope", place / "system.py", "--ages", "--home", home, "--at", "2020-01-19", "--json").json["freshness"]
+    assert (found["recipe"], found["metric"]) == ("linear", "log_loss")
+    assert found["per_day"] == pytest.approx(300, rel=0.05)
+    assert len(found["ages"]) > 5
+    assert abs(found["ages"][3]["loss"]["value"]) < 0.05  # this shop does not change
+    shown = noria("scope", place / "system.py", "--ages", "--home", home, "--at", "2020-01-19").out
+    assert "How linear ages" in shown
+    assert "not enough data to say that a schedule pays" in shown

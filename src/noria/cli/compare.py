@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.cli.common import Bar, load_system, show
-from noria.core import SettingsError, Verdict
+from noria.core import SettingsError, SimulatedClock, Verdict
 from noria.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ Span = tuple[datetime, datetime, timedelta]
 def side_by_side(file: Path, path: Path, names: str, span: Span, *, jobs: int, json: bool) -> int:
     """Replays every policy (what was replayed before is not replayed again), and shows the table."""
     from noria.replay import freshness, lived, place, policies, policy
+    from noria.store import Home
 
     system, settings = load_system(file), read_settings()
     asked = policies(names)
@@ -37,7 +38,8 @@ def side_by_side(file: Path, path: Path, names: str, span: Span, *, jobs: int, j
         print("\nstopped; nothing is lost. Run the same command again to go on from there.", file=sys.stderr)
         return 130
     rows = lived(system, path, asked, settings, span[1])
-    found, best = freshness(system, place(path, asked[0]), settings, span[1])
+    with Home.open(place(path, asked[0]), settings, SimulatedClock(span[1]), create=False, write=False) as first:
+        found, best = freshness(first, system, span[1])
     data = {
         "system": system.name,
         "from": span[0],
@@ -95,12 +97,16 @@ def one(
 def _rendered(rows: list[Lived], found: Freshness | None, best: Interval | None, currency: str) -> Any:
     from rich.console import Group
 
-    made: list[Any] = [_policies(rows, currency)]
+    return Group(_policies(rows, currency), ages(found, best, currency))
+
+
+def ages(found: Freshness | None, best: Interval | None, currency: str) -> Any:
+    """How a model ages, as a table, and how often to train."""
+    from rich.console import Group
+
     if found is None:
-        made.append("History is too short to say how a model ages.")
-    else:
-        made += [_ages(found, currency), advice(best)]
-    return Group(*made)
+        return "History is too short to say how a model ages."
+    return Group(_ages(found, currency), advice(best))
 
 
 def _policies(rows: list[Lived], currency: str) -> Any:

@@ -8,16 +8,28 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
-from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict
+from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict, parse_time
 from noria.records import Charter, Entry, Gated, Retraining
 
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_ENOUGH_DATA: "yellow", Verdict.NOT_MEASURED: "dim"}
 
 
-def scope(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: HomeOption = None, json: JsonOption = False) -> int:
+def scope(
+    file: FileArgument = DEFAULT_FILE,
+    /,
+    *,
+    ages: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Show how a model ages instead, and how often to train it.")
+    ] = False,
+    at: AtOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
     """Answers whether ML is worth it here, from the labels that are closed: go, no-go or partial, with reasons."""
     from noria import scoping
 
+    if ages:
+        return _ages(file, home, at, json=json)
     with opened(file, home, at=at, owner="scope") as (store, system):
         entry = scoping.charter(store, system, store.clock.now())
         entry = entry or store.ledger.latest(Charter, prefix=f"charter/{system.id}")
@@ -26,6 +38,18 @@ def scope(file: FileArgument = DEFAULT_FILE, /, *, at: AtOption = None, home: Ho
             "too few labels are closed for a charter", hint="run `noria labels` to see how mature they are, and turn on"
         )
     show(entry, lambda: _charter(entry), as_json=json)
+    return 0
+
+
+def _ages(file: Path, home: Path | None, at: str | None, *, json: bool) -> int:
+    from noria.cli import compare
+    from noria.replay import freshness
+
+    with opened(file, home) as (store, system):
+        found, best = freshness(store, system, store.clock.now() if at is None else parse_time(at))
+    currency = system.objective.value.currency
+    data = {"currency": currency, "freshness": found, "best": best}
+    show(data, lambda: compare.ages(found, best, currency), as_json=json)
     return 0
 
 
