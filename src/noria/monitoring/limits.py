@@ -27,6 +27,7 @@ Distances = Mapping[tuple[str, str], float]
 
 LEAST = 30
 WORTH = 4.0
+UNSURE = 24.0
 USUAL = 0.9
 ERRORS = (0.02, 0.01, 0.005, 0.002, 0.001)
 STEPS = 200_000
@@ -152,7 +153,8 @@ def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | N
     """What the next windows' numbers rarely exceed when they are as these were; ``None`` when these are worth fewer than four windows.
 
     A prediction limit of the logarithms with as many degrees of freedom as the windows are worth, at the largest error of a window
-    for which the alert's rule (two in a row) keeps ``error`` false alarms a window; never below the 98 % quantile seen.
+    for which the alert's rule (two in a row) keeps ``error`` false alarms a window, of which windows that are worth little are given less,
+    since the bound from them is itself uncertain; never below the 98 % quantile seen.
     """
     from scipy import special
 
@@ -166,7 +168,7 @@ def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | N
     if worth < WORTH:
         return None
     r = (k - 1) / (k + 1) if overlap == 1 else 1 - 1 / overlap
-    p = allowed(round(min(0.95, r + n**-0.5), 1), error)
+    p = allowed(round(min(0.95, r + n**-0.5), 1), error * worth / (worth + UNSURE))
     spread = float(np.sqrt(apart @ apart / max(n - k, 1.0)))
     made = float(np.exp(logs.mean() + special.stdtrit(worth - 1, 1 - p) * spread * np.sqrt(1 + 1 / worth)))
     return max(made, float(np.quantile(values, 1 - ERRORS[0])))
