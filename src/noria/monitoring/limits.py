@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Distances = Mapping[tuple[str, str], float]
 
 LEAST = 30
-WORTH = 4.0
+WORTH = 6.0
 UNSURE = 24.0
 USUAL = 0.9
 ERRORS = (0.02, 0.01, 0.005, 0.002, 0.001)
@@ -150,7 +150,7 @@ def _explains(groups: Sequence[Floats]) -> bool:
 
 
 def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | None = None) -> float | None:
-    """What the next windows' numbers rarely exceed when they are as these were; ``None`` when these are worth fewer than four windows.
+    """What the next windows' numbers rarely exceed when they are as these were; ``None`` when these are worth fewer than six windows.
 
     A prediction limit of the logarithms with as many degrees of freedom as the windows are worth, at the largest error of a window
     for which the alert's rule (two in a row) keeps ``error`` false alarms a window, of which windows that are worth little are given less,
