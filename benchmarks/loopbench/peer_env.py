@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "peers"
-ENVIRONMENTS = {"evidently": ("evidently", "pyarrow", "pandas<3"), "nannyml": ("nannyml", "pyarrow", "pandas<3")}
+ENVIRONMENTS = {"evidently": ("evidently", "pyarrow", "pandas<3"), "nannyml": ("nannyml", "pyarrow", "pandas<3", "statsmodels")}
 
 
 def python(peer: str) -> Path:
