@@ -12,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria import measure, stats
-from noria.core import Check, Verdict, Window, duration
+from noria.core import Check, NoriaError, Verdict, Window, duration
+from noria.model import load
 from noria.records import (
     Alerted,
     CohortClosed,
@@ -25,6 +26,7 @@ from noria.records import (
     RolloutMoved,
     Scored,
     Trained,
+    TrainingSet,
 )
 from noria.store import Home
 from noria.system import System
@@ -36,6 +38,7 @@ SPAN = 28
 LEAST = 10
 CLEAR = 5.0
 MOST_ROWS = 12_000
+FRESHEST = "backtest on the freshest data"
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 R = TypeVar("R", bound=Record)
@@ -85,6 +88,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Backtest:
+    """A candidate, the part that let it through, and the part that refused it."""
+
+    bundle: str
+    test: Window
+    fresh: Window
+
+
+@dataclass(frozen=True)
 class Case:
     """Symptoms and everything that may explain them. ``about`` is a period that somebody asks about, instead of what the symptoms say."""
 
@@ -109,6 +121,21 @@ class Case:
     def failed(self, *names: str) -> list[Check]:
         """The failed checks of these names (all, without names)."""
         return [check for check in self.checks if check.verdict is Verdict.FAIL and (not names or check.name in names)]
+
+    @cached_property
+    def backtest(self) -> Backtest | None:
+        """The candidate that the freshest data refused, when that is all there is to explain: its rows say what has changed since its test part."""
+        if self.alerts or self.about is not None or not self.failed(FRESHEST):
+            return None
+        gated = next(
+            (e for e in self.of(Gated) if any(c.name == FRESHEST and c.verdict is Verdict.FAIL for c in e.record.checks)), None
+        )
+        trained = self._trained(gated.record.bundle) if gated is not None else None
+        parents = self.home.ledger.parents(trained.id) if trained is not None else []
+        parts = {part.name: part.window for e in parents if isinstance(e.record, TrainingSet) for part in e.record.parts}
+        if gated is None or not {"test", "fresh"} <= set(parts):
+            return None
+        return Backtest(gated.record.bundle, parts["test"], parts["fresh"])
 
     @cached_property
     def harmed(self) -> list[Alerted]:
@@ -140,6 +167,8 @@ class Case:
         end = self.closed_until or self.now
         if self.about is not None:
             return Window(self.about.start, min(max(end, self.about.start + self.every), self.about.end))
+        if self.backtest is not None:
+            return self.backtest.fresh
         alerts = [entry.record.since for entry in self.of(Alerted)]
         earliest = end - 2 * SPAN * self.every
         if not alerts:
@@ -215,20 +244,27 @@ class Case:
 
     def evaluated(self, bundle: str) -> list[Evaluated]:
         """The evaluations of a candidate, by its bundle."""
-        trained = next((e for e in reversed(self.home.ledger.read(Trained)) if e.record.bundle == bundle), None)
+        trained = self._trained(bundle)
         children = self.home.ledger.children(trained.id) if trained is not None else []
         return [child.record for child in children if isinstance(child.record, Evaluated)]
+
+    def _trained(self, bundle: str) -> Entry[Trained] | None:
+        return next((e for e in reversed(self.home.ledger.read(Trained)) if e.record.bundle == bundle), None)
 
     # ------------------------------------------------------------------------------------------------------- samples
 
     @cached_property
     def recent(self) -> Sample | None:
         """What was answered since the fault began, closed: by the release alone, unless it has answered for a part of that time only."""
+        if self.backtest is not None:
+            return self._said(self.backtest.bundle, self.backtest.fresh)
         return self._answered(self.window, 1)
 
     @cached_property
     def before(self) -> Sample | None:
         """What was answered before that, twice 28 windows long or as long as since."""
+        if self.backtest is not None:
+            return self._said(self.backtest.bundle, self.backtest.test)
         start = self.window.start
         return self._answered(Window(start - max(self.window.length, 2 * SPAN * self.every), start), 5)
 
@@ -241,6 +277,18 @@ class Case:
             return None
         return Compared(self.before, self.recent)
 
+    def _said(self, bundle: str, window: Window) -> Sample | None:
+        """What a candidate says of the closed rows of a window, whoever answered them."""
+        rows = self.rows(window, answered=False)
+        if rows is None:
+            return None
+        try:
+            score = load(self.home.artifacts.get(bundle), bundle).predict(rows.frame)
+        except NoriaError:
+            return None
+        known = np.isfinite(score) & np.isfinite(rows.label)
+        return Sample(rows.frame, rows.label, score, rows.blocks, rows.more).take(known)
+
     def _answered(self, window: Window, least: int) -> Sample | None:
         rows = self.rows(window)
         if rows is None:
@@ -252,7 +300,7 @@ class Case:
     def rows(self, window: Window, *, answered: bool = True, most: int = MOST_ROWS) -> Sample | None:
         """The closed rows of a window that may be learned from, evenly thinned to ``most``; ``answered``: those with a score only."""
         known = self.home.lake.schema("predictions")
-        if known is None or self.release is None or self.system.task == "multiclass":
+        if known is None or (answered and self.release is None) or self.system.task == "multiclass":
             return None
         features = [feature.name for feature in self.system.flat_features if feature.name in known]
         objective = self.system.objective

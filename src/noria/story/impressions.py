@@ -17,7 +17,7 @@ system = nr.System(
         problem="Advertisers pay for clicks. An advertisement that nobody sees is not clicked: let us sell more impressions.",
         value=nr.Value("case when act then 0.5 * clicked - 0.04 else 0 end", "EUR", low=-0.04, high=0.46),
         metric="log_loss",
-        guardrails=[nr.AtLeast("precision", 0.85), nr.AtLeast("value_per_prediction", 0.01)],
+        guardrails=[nr.AtLeast("precision", 0.86), nr.AtLeast("value_per_prediction", 0.01)],
         slices=["position"],
     ),
     candidates=[nr.Prior(), nr.Linear(trials=2), nr.Boosting(trials=2, seeds=1)],

@@ -19,6 +19,7 @@ import polars as pl
 from noria import data, diagnosis, loop
 from noria.core import Estimate, SimulatedClock, Verdict
 from noria.deployment import Bundles
+from noria.monitoring.grouping import members
 from noria.records import (
     Alerted,
     Analysed,
@@ -358,7 +359,10 @@ def revenue_falls(told: Told) -> Chapter:
             e for e in found if e.at > world.START + world.TIRED * DAY and _about_value(e.record) and e.record.state == "open"
         ]
 
-    told.until(world.TIRED + 45, lambda: bool(broken()) and bool(fired()))
+    told.until(
+        world.TIRED + 45,
+        lambda: bool(broken()) and bool(fired()) and any(_misaligned(e) for e in told.home.ledger.read(Diagnosed)),
+    )
     alerts, links = fired(), broken()
     diagnosis = next((e for e in reversed(told.home.ledger.read(Diagnosed)) if _misaligned(e)), None)
     delay = (alerts[0].at - world.START) // DAY - world.TIRED if alerts else None
@@ -382,7 +386,7 @@ def revenue_falls(told: Told) -> Chapter:
             diagnosis.key if diagnosis is not None else "",
         ),
     )
-    happened = "As many advertisements are seen as ever. But people have grown tired of them, and click on few."
+    happened = "Advertisements are seen more surely than ever. But people have grown tired of them, and click on few."
     return Chapter("12", "Impressions up, clicks and revenue down", told.day, happened, traps)
 
 
@@ -467,7 +471,7 @@ def _metric(evaluated: Evaluated, name: str) -> float:
 
 
 def _about_value(record: Alerted) -> bool:
-    return record.harm and (record.name == "value" or record.subject == "value_per_prediction")
+    return record.harm and any(subject == "value_per_prediction" for _, subject in members(record))
 
 
 def _misaligned(entry: Entry[Diagnosed]) -> bool:

@@ -20,9 +20,9 @@ NATURAL = 71
 """Until this day every slot of every page is asked about: one in ten thousand is seen."""
 LAYOUT = 113
 """On this day the pages get a new layout: what was at the top of the screen is now at its bottom."""
-TIRED = 175
-"""From this day people who see an advertisement click only on the few that really concern them."""
-END = 260
+TIRED = 192
+"""From this day advertisements are seen more surely than ever, and people click only on the few that really concern them."""
+END = 250
 WRONG = 0.24
 """The share of the labels of rater ``c`` that are wrong; a third of the labels are hers, so that 8 % of all are."""
 RARE = 1e-4
@@ -52,7 +52,7 @@ def streams(seed: int = 0, days: int = END) -> Streams:
     whole = pl.concat(parts)
     slots = whole.select("slot", "asked_at", "position", "page", "device", "visible", "relevance")
     verdicts = whole.select("slot", (pl.col("asked_at") + pl.duration(minutes="wait")).cast(_ZONE).alias("at"), "rater", "seen")
-    clicks = whole.filter("clicked").select(
+    clicks = whole.filter("truth").select(
         "slot", (pl.col("asked_at") + pl.duration(minutes=pl.col("wait") + 5)).cast(_ZONE).alias("at"), "clicked"
     )
     return Streams(slots, verdicts, clicks, whole.select("slot", "truth"))
@@ -63,10 +63,10 @@ def _day(random: np.random.Generator, day: int) -> pl.DataFrame:
     n = MANY if natural else EACH
     seconds = np.sort(random.integers(1, 86_400, n))
     position = random.choice(["top", "middle", "bottom"], n)
-    visible = random.uniform(0, 0.3 if natural else 1.0, n)
+    visible = random.beta(1.2, 6.0, n) if natural else random.uniform(0, 1, n)
     relevance = random.uniform(0, 1, n)
     swing = random.normal(0, 0.2)
-    chance = np.full(n, RARE) if natural else _chance(position, visible, swing, turned=day >= LAYOUT)
+    chance = np.full(n, RARE) if natural else _chance(position, visible, swing, turned=day >= LAYOUT, sure=day >= TIRED)
     truth = random.random(n) < chance
     clicked = truth & (random.random(n) < _liking(relevance, tired=day >= TIRED))
     rater = random.choice(["a", "b", "c"], n) if not natural else np.full(n, "counter")
@@ -94,7 +94,9 @@ def _liking(relevance: NDArray[np.float64], *, tired: bool) -> NDArray[np.float6
     return np.asarray(np.where(relevance > 0.8, 0.4, 0.005) if tired else 0.15 + 0.5 * relevance)
 
 
-def _chance(position: NDArray[np.str_], visible: NDArray[np.float64], swing: float, *, turned: bool) -> NDArray[np.float64]:
+def _chance(
+    position: NDArray[np.str_], visible: NDArray[np.float64], swing: float, *, turned: bool, sure: bool
+) -> NDArray[np.float64]:
     """How likely a slot is seen: by how much of it is on the screen, and where."""
-    height = np.where(position == "top", 3.0, np.where(position == "bottom", -3.0, 0.0)) * (-1.0 if turned else 1.0)
-    return np.asarray(1 / (1 + np.exp(-(14 * (visible - 0.65) + height + swing))))
+    height = np.where(position == "top", 4.0, np.where(position == "bottom", -4.0, 0.0)) * (-1.0 if turned else 1.0)
+    return np.asarray(1 / (1 + np.exp(-(1.6 if sure else 1.0) * (20 * (visible - 0.65) + height + swing))))
