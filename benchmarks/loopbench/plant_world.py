@@ -138,13 +138,16 @@ def slice_failure(stage: Stage, size: str) -> None:
 
 
 @fault(
-    "miscalibration",
-    "20, 40 or 70 % of the true labels become false, whatever the row: the order of the scores stays",
+    "true labels lost",
+    "20, 40 or 70 % of the true labels become false, whatever the row: the order of the scores stays and their level is off",
     "labels",
-    steps=MODEL,
+    "label noise",
+    "label definition changed",
+    "miscalibration",
+    steps=("data", "development", "scoping"),
     length=18,
 )
-def miscalibration(stage: Stage, size: str) -> None:
+def true_labels_lost(stage: Stage, size: str) -> None:
     share = pick(size, 0.2, 0.4, 0.7)
 
     def changed(rows: pl.DataFrame) -> pl.DataFrame:
