@@ -25,7 +25,6 @@ SCALE = 1.2
 UNKNOWN = 0.03
 CLEARED = 0.004
 MOST = 0.97
-CERTAIN = 0.99
 VERDICTS = {Verdict.FAIL: 1.0, Verdict.PASS: -1.0, Verdict.NOT_ENOUGH_DATA: 0.0, Verdict.NOT_MEASURED: 0.0}
 EXPLAINED = -3.0
 GENERAL = "bad data"
@@ -124,7 +123,7 @@ def probabilities(tested: Sequence[Tested], parameters: Parameters | None = None
 def pair(one: Tested, other: Tested, given: Parameters) -> float:
     """What finding ``other`` adds to the score of ``one``."""
     named = given.pair.get(one.name, {})
-    if one.strength >= CERTAIN:
+    if strength(one) >= MOST and one.name != GENERAL:
         return 0.0  # it was seen itself, and not inferred from what it does
     if other.name in named:
         return named[other.name]
