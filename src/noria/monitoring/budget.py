@@ -34,6 +34,8 @@ SHARES: dict[str, float] = {
     "business": 0.02,
 }
 RUNNING = 0.3
+RULE = (2, 2)  # what stays beyond its bound for so many of so many windows opens an alert, unless a watch has a rule of its own
+CLEAR = 5  # and so many windows within it close the alert
 Floats = NDArray[np.float64]
 
 

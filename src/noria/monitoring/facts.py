@@ -14,12 +14,12 @@ from typing import Literal
 
 from noria.core import Estimate, Verdict
 from noria.core.window import EPOCH
+from noria.monitoring import limits
+from noria.monitoring.budget import CLEAR, RULE
 from noria.monitoring.reference import SCORE
 from noria.records import Monitored, Signal
 from noria.system import System
 
-RULE = (2, 2)
-CLEAR = 5
 SOON = (2, 3)
 SOON_CLEAR = 2
 GROSS = 3.0
@@ -170,7 +170,7 @@ def drift(history: History) -> list[Finding]:
         for name, kinds in SHIFTS.items():
             text = name + " in {subject}: {column} is at {value} since {since}; " + USUAL
             level = "prediction" if source == SCORE else "feature"
-            watch = Watch(name, kinds, "traffic", level, text, subject=source, from_source=source != SCORE)
+            watch = Watch(name, kinds, "traffic", level, text, subject=source, from_source=source != SCORE, rule=limits.RULE)
             made += _counted(history, watch, source, lambda s, mine=columns: s.subject in mine)  # type: ignore[misc]
     return made
 

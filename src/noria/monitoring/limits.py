@@ -4,7 +4,7 @@ Three ideas. *Over columns*: each column's distance is divided by what is usual 
 bound is one on that maximum; what is usual is taken from the other three quarters of the time, since it is an estimate too, and the bound is widened by what windows
 that are part of the profile lie nearer to it. *Over time*: eight weeks of days have no 99.9 % quantile, and they follow one another, so the bound is a
 prediction limit: the mean and spread of the logarithms, the t-quantile for as many windows as they are worth (n over their inflation;
-Zwiers and von Storch 1995), and the error of the mean. The alert then asks for 5 of 7 windows beyond it: how seldom that
+Zwiers and von Storch 1995), and the error of the mean. The alert then asks for three windows in a row beyond it: how seldom that
 happens by chance in windows so dependent is simulated, and the windows' own error is the largest that keeps the budget. *Like with like*:
 where the weekday (for shorter windows the hour) explains a distance, it is scaled by it. The rates are simulated in the tests and, at
 length, in ``benchmarks/false_alarms_drift.py``.
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria import stats
+from noria.monitoring.budget import CLEAR
 
 Floats = NDArray[np.float64]
 Distances = Mapping[tuple[str, str], float]
@@ -28,7 +29,7 @@ LEAST = 30
 WORTH = 4.0
 USUAL = 0.9
 ERRORS = (0.02, 0.01, 0.005, 0.002, 0.001)
-RULE = (5, 7)
+RULE = (3, 3)  # of drift alone: with two in a row, bounds from eight weeks of strongly dependent days do not keep the budget
 STEPS = 200_000
 ALIKE = 4
 EXPLAINS = 0.01
@@ -152,7 +153,7 @@ def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | N
     """What the next windows' numbers rarely exceed when they are as these were; ``None`` when these are worth fewer than four windows.
 
     A prediction limit of the logarithms with as many degrees of freedom as the windows are worth, at the largest error of a window
-    for which the alert's rule (5 of 7) keeps ``error`` false alarms a window; never below the 98 % quantile seen.
+    for which the alert's rule (``RULE``) keeps ``error`` false alarms a window; never below the 98 % quantile seen.
     """
     from scipy import special
 
@@ -166,7 +167,7 @@ def limit(values: Floats, error: float, *, overlap: int = 1, inflated: float | N
     if worth < WORTH:
         return None
     r = (k - 1) / (k + 1) if overlap == 1 else 1 - 1 / overlap
-    p = allowed(round(min(0.95, r + n**-0.5), 1), error)
+    p = allowed(round(min(0.95, r + n**-0.5), 1), error / 2)  # half: the bound is an estimate too
     spread = float(np.sqrt(apart @ apart / max(n - k, 1.0)))
     made = float(np.exp(logs.mean() + special.stdtrit(worth - 1, 1 - p) * spread * np.sqrt(1 + 1 / worth)))
     return max(made, float(np.quantile(values, 1 - ERRORS[0])))
@@ -181,9 +182,10 @@ def allowed(r: float, error: float) -> float:
 def openings(r: float, p: float) -> float:
     """How many alerts a window brings by chance, when each window is beyond its bound with probability ``p`` and follows the last with ``r``.
 
-    By simulation of 200,000 windows, a Gaussian autoregression of first order; an alert opens at 5 of 7 and closes after 5 windows within.
+    By simulation of 200,000 windows, a Gaussian autoregression of first order; an alert opens by ``RULE`` and closes after
+    ``budget.CLEAR`` windows within.
 
-    >>> openings(0.0, 0.02), openings(0.9, 0.02) < 0.02 / 5
+    >>> round(openings(0.0, 0.02), 4), openings(0.9, 0.02) < 0.02 / 5
     (0.0, True)
     """
     from scipy import signal, special
@@ -193,7 +195,7 @@ def openings(r: float, p: float) -> float:
     beyond = process > special.ndtri(1 - p)
     k, m = RULE
     sums = np.concatenate([[0], np.cumsum(beyond)])
-    raised, cleared = sums[m:] - sums[:-m] >= k, sums[k:] - sums[:-k] == 0
-    said = np.where(raised, 1, np.where(cleared[m - k :], 0, -1))
+    here = np.arange(max(m, CLEAR), len(sums))
+    said = np.where(sums[here] - sums[here - m] >= k, 1, np.where(sums[here] == sums[here - CLEAR], 0, -1))
     said = said[said >= 0]
     return float(((said[1:] == 1) & (said[:-1] == 0)).mean() * len(said) / STEPS)
