@@ -25,7 +25,7 @@ from scipy.signal import lfilter
 import noria as nr
 from noria import monitoring, stats
 from noria.core import SimulatedClock, Verdict, Window
-from noria.monitoring import budget, facts
+from noria.monitoring import budget
 from noria.records import Alerted, Monitored, Signal, Turned
 from noria.settings import Settings
 from noria.store import Home
@@ -112,8 +112,8 @@ def windows(
     shift = np.abs(world.noise(random, n))
     gain = 0.3 + 4 * (lead - LEAD) + 0.05 * world.noise(random, n)
     distance = np.exp(0.25 * np.array([world.noise(random, n) for _ in range(COLUMNS)]))
-    far = _bound(world, budget.window_error(budget.share(system, "drift") / 2, facts.RULE), COLUMNS // 2)
-    moved = _bound(world, budget.window_error(budget.share(system, "label"), facts.RULE), 1, absolute=True)
+    far = _bound(world, budget.window_error(budget.share(system, "drift") / 2, budget.RULE), COLUMNS // 2)
+    moved = _bound(world, budget.window_error(budget.share(system, "label"), budget.RULE), 1, absolute=True)
     for k in range(n):
         window = Window(START + k * DAY, START + (k + 1) * DAY)
         made = [

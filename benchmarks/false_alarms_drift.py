@@ -3,7 +3,7 @@
 Columns of twenty bins are drawn day by day: a latent state of each column (an autoregression of first order, of its own for each column) tilts the
 shares of the bins, and ``rows`` rows are drawn from them; some streams have weekends of another mix. Eight weeks are the
 reference's windows, from which ``noria.monitoring.limits`` makes the bounds; the profile is of the same stationary process. Then 168
-days are judged: each day alone, seven days together, and the alert of both (5 of the last 7 windows, closed after 5 windows within). The
+days are judged: each day alone, seven days together, and the alert of both (three windows in a row, closed after five within). The
 budget is 1 alarm in 28 days for all monitors, of which drift has a sixth: 1 in 168 days.
 
 Run ``python benchmarks/false_alarms_drift.py [runs]`` (100 runs take about two minutes on an idle core; ``--markdown`` for a table).
@@ -20,6 +20,7 @@ from scipy import signal
 
 from noria import stats
 from noria.monitoring import limits
+from noria.monitoring.budget import CLEAR
 from noria.monitoring.ordinary import SLIDE
 
 Floats = NDArray[np.float64]
@@ -81,11 +82,12 @@ def judged(counts: Floats, base: Floats) -> tuple[NDArray[np.bool_], NDArray[np.
 def opened(fails: NDArray[np.bool_]) -> list[int]:
     """The days on which an alert opens."""
     made, is_open = [], False
-    for t in range(7, len(fails) + 1):
-        if not is_open and fails[t - 7 : t].sum() >= 5:
+    k, m = limits.RULE
+    for t in range(m, len(fails) + 1):
+        if not is_open and fails[t - m : t].sum() >= k:
             is_open = True
             made.append(t - 1)
-        elif is_open and not fails[t - 5 : t].any():
+        elif is_open and not fails[max(0, t - CLEAR) : t].any():
             is_open = False
     return made
 

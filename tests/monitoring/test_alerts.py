@@ -23,7 +23,7 @@ from noria.monitoring.change import Point, began, limit, ordinary, sudden
 from noria.monitoring.facts import History, persistent
 from noria.monitoring.grouping import RANKS, Part, belongs, members, rank
 from noria.monitoring.severity import anchor, runbook, severity, worst_slice
-from noria.records import Alerted, Approved, Linked, Monitored, Signal, Turned
+from noria.records import Alerted, Approved, Monitored, Signal, Turned
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
@@ -241,7 +241,7 @@ def test_a_gross_window_is_enough(told: Any) -> None:
 def test_labels_that_stay_away_come_late_or_come_by_silence(told: Any) -> None:
     random = np.random.default_rng(6)
 
-    def history(labelled: float, silent: float, delay: float, link: Verdict = Verdict.PASS) -> History:
+    def history(labelled: float, silent: float, delay: float) -> History:
         made = []
         for k in range(34):
             share, quiet, hours = (labelled, silent, delay) if k >= 32 else (0.97, 0.05, 3.0)
@@ -250,8 +250,7 @@ def test_labels_that_stay_away_come_late_or_come_by_silence(told: Any) -> None:
             signals = tuple(Signal(name, "label", "outcome", float(value)) for name, value in values.items())
             window = Window(START + k * DAY, START + (k + 1) * DAY)
             made.append(Monitored(window=window, about="outcomes", release="r", n=500, signals=signals))
-        linked = Linked(window=made[-1].window, metric="log_loss", slope=Estimate(-0.4, -0.6, -0.2, 30), pairs=30, verdict=link)
-        return History(told.declaration(), [], made, lambda *_: None, link=linked)
+        return History(told.declaration(), [], made, lambda *_: None)
 
     def raised(given: History) -> dict[str, Any]:
         return {finding.name: finding for finding in rules.findings(given) if finding.raised}
@@ -266,7 +265,6 @@ def test_labels_that_stay_away_come_late_or_come_by_silence(told: Any) -> None:
     late = raised(history(0.97, 0.05, 9.0))["labels late"]
     assert late.size.value == pytest.approx(9, abs=1)
     assert late.bound == pytest.approx(4.5, abs=0.3)
-    assert set(raised(history(0.97, 0.05, 3.0, Verdict.FAIL))) == {"metric link"}
 
 
 # ------------------------------------------------------------------------------------------------------ severity, signing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,18 +11,23 @@ import numpy as np
 import polars as pl
 import pytest
 
+import noria as nr
 from noria import monitoring
-from noria.core import Verdict
+from noria.core import Estimate, Verdict
+from noria.diagnosis.case import Case
+from noria.diagnosis.causes.model import miscalibration
 from noria.monitoring.diversity import diversity
 from noria.monitoring.inputs import inputs_of
 from noria.monitoring.labelled import _mixture
 from noria.monitoring.labelshift import label_shift
+from noria.monitoring.recalibration import explained
 from noria.monitoring.sample import NAME
 from noria.monitoring.windows import found, recent, value_of
-from noria.records import Signal
+from noria.records import Alerted, Signal
 from noria.stats import nearest
 
 ERROR = 0.0045
+DAY = timedelta(days=1)
 
 
 def signals(story: Any, about: str, count: int, name: str, subject: str) -> list[Signal]:
@@ -186,3 +193,34 @@ def test_exploration_that_stopped_is_found(told: Any) -> None:
 
     assert day(0.1).verdict is Verdict.PASS  # type: ignore[union-attr]
     assert day(0.0).verdict is Verdict.FAIL  # type: ignore[union-attr]
+
+
+def test_a_combined_score_is_no_probability_and_nothing_takes_it_for_one(begin: Any, told: Any) -> None:
+    """The same world twice: what reads scores as chances speaks of the plain one, and is silent where the score combines several objectives."""
+    told_of: dict[bool, set[str]] = {}
+    for combines in (False, True):
+        rated = nr.Source("rated", None, key="id", time="at", owner="us")
+        plain = told.declaration()
+        more = {"outcomes": {"stars": nr.Outcome(rated, "stars", within="6h")}, "combine": nr.Combine({"stars": 0.5})}
+        system = told.declaration(objective=replace(plain.objective, metric="auc"), **(more if combines else {}))
+        story = begin(system, seed=int(combines))
+        story.tell(told.World(rows=60), 44)
+        story.release(told.World())
+        story.tell(told.World(rows=60, base=-2.3), 8)
+        monitoring.watch(story.home, story.system, story.now)
+        windows = [*recent(story.home, "traffic", 1), *recent(story.home, "outcomes", 1)]
+        told_of[combines] = {signal.name for window in windows for signal in window.signals}
+        alert = Alerted(
+            alert="alert/miscalibrated", name="miscalibrated", subject="score", state="open", since=told.START + 44 * DAY, harm=True,
+            size=Estimate(0.1), bound=0.0, message="planted",
+        )  # fmt: skip
+        entry = story.home.commit(alert, key="alert/miscalibrated/open")
+        said = explained(story.home, story.system, alert, []).reason
+        assert ("combines several objectives" in said) is combines
+        cause = miscalibration(Case(story.home, story.system, story.now, (entry,)))
+        assert ("combines several objectives" in cause.evidence[0].detail) is combines
+        assert cause.verdict is (Verdict.NOT_ENOUGH_DATA if combines else Verdict.FAIL)
+    chances = {"calibration", "label shift", "expected"}
+    assert chances <= told_of[False]
+    assert not chances & told_of[True]
+    assert {"domain", "concept", "diversity"} <= told_of[True]

@@ -196,6 +196,11 @@ class Case:
                 found.append((strength, values[place][0]))
         return max(found)[1] if found else None
 
+    @property
+    def earlier(self) -> datetime:
+        """From where the records before the window are looked at: twice its length, 28 windows at least."""
+        return self.window.start - max(2 * self.window.length, SPAN * self.every)
+
     @cached_property
     def closed_until(self) -> datetime | None:
         return measure.closed_until(self.home)
@@ -213,9 +218,9 @@ class Case:
 
     @cached_property
     def cohorts(self) -> list[CohortClosed]:
-        """The closed cohorts of the window and of twice that time before, newest revisions, in order."""
+        """The closed cohorts of the window and of those before it (``earlier``), newest revisions, in order."""
         kept: dict[datetime, CohortClosed] = {}
-        for entry in self.home.ledger.read(CohortClosed, since=self.window.start - 2 * self.window.length):
+        for entry in self.home.ledger.read(CohortClosed, since=self.earlier):
             if self.about is None or entry.record.window.end <= self.about.end:
                 kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]
@@ -230,9 +235,7 @@ class Case:
 
     def _watched(self, about: str) -> list[Monitored]:
         kept: dict[datetime, Monitored] = {}
-        for entry in self.home.ledger.read(
-            Monitored, prefix=f"monitored/{about}/", since=self.window.start - 2 * self.window.length
-        ):
+        for entry in self.home.ledger.read(Monitored, prefix=f"monitored/{about}/", since=self.earlier):
             if self.about is None or entry.record.window.end <= self.about.end:
                 kept[entry.record.window.end] = entry.record
         return [kept[end] for end in sorted(kept)]

@@ -48,8 +48,11 @@ def expected(  # noqa: PLR0917  the window, and what it is held against
     """The declared metric, accuracy and the guardrails' metrics, each with the 95 % interval of what the closed window will show.
 
     ``frame`` are the release's rows, ``signals`` what the window has so far, ``past`` the release's own windows before. The declared metric is
-    held against the release's gate (its lead over the base rate, as the closed windows are), a guardrail against its bound.
+    held against the release's gate (its lead over the base rate, as the closed windows are), a guardrail against its bound. There is nothing
+    for a combined score, which is no probability.
     """
+    if system.combine is not None:
+        return []
     names = _names(system)
     note = _against(home, system, sample, signals, release)
     if note:

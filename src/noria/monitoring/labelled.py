@@ -167,8 +167,9 @@ def labelled(home: Home, system: System, release: str, inputs: Inputs, error: fl
     loss, residual = _loss(system, label, score, points, blocks, weight)
     binary = system.task == "binary" and 0 < label.mean() < 1
     slices, critical = _slices(system, frame, inputs, residual, blocks, weight, error) if loss is not None else ((), 0.0)
-    mapping = _mapping(label, score, blocks, weight) if binary else None
-    mixture = _mixture(label, score, blocks, error) if binary else None
+    chance = binary and system.combine is None  # a combined score orders rows, and says nothing of the label alone
+    mapping = _mapping(label, score, blocks, weight) if chance else None
+    mixture = _mixture(label, score, blocks, error) if chance else None
     return Labelled(len(label), count, loss, mapping, mixture, slices, critical), ""
 
 

@@ -53,6 +53,10 @@ def explained(home: Home, system: System, found: Alerted, harms: Sequence[Entry[
 
     NOT_ENOUGH_DATA: it looks so, and there are too few closed windows since the fault to act on it.
     """
+    if system.combine is not None:
+        return Explained(
+            Verdict.FAIL, "the score combines several objectives and is no probability, so there is nothing to calibrate"
+        )
     release, until = home.ledger.latest(Released), measure.closed_until(home)
     if system.task != "binary" or release is None or release.record.bundle is None or until is None:
         return Explained(Verdict.FAIL, "there is no release whose scores could be calibrated")

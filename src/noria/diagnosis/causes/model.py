@@ -24,6 +24,9 @@ def miscalibration(case: Case) -> Tested:
         for one in case.failed("calibration")
     ]
     strength = 0.8 if made else 0.0
+    if case.system.combine is not None:
+        said = "the score combines several objectives and is no probability"
+        return Tested("miscalibration", "development", act, (check("calibration", None, detail=said),))
     recent, both = case.recent, case.compared
     if recent is None or not set(np.unique(recent.label)) <= {0.0, 1.0}:
         return Tested("miscalibration", "development", act, tuple(made) or (check("calibration", None),), strength)
