@@ -172,22 +172,36 @@ class RawFile(msgspec.Struct, frozen=True):
 
 
 class ColumnDay(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A column of a source on one day: missing values, range and mean of numbers, counts of values (``None``: not texts, or too many)."""
+    """A column of a source on one day: missing values, range and mean of numbers, counts of values (``None``: not texts, or too many).
+
+    ``quantiles`` are those of numbers at 10, 25, 50, 75 and 90 %; ``numbers`` counts the values of a number that takes few of them;
+    ``shapes`` counts how texts of many values are written (letters as ``A``, digits as ``9``); ``moved`` is the share of rows that say
+    otherwise than the row before under the same key (of the source, where keys come once a day).
+    """
 
     nulls: int = 0
     low: float | None = None
     high: float | None = None
     mean: float | None = None
     values: dict[str, int] | None = None
+    quantiles: tuple[float, ...] = ()
+    numbers: dict[str, int] | None = None
+    shapes: dict[str, int] | None = None
+    moved: float | None = None
 
 
-class DaySummary(msgspec.Struct, frozen=True):
-    """The rows of a batch that became known on one UTC day (``day`` is its end); ``newest`` is the last time among them."""
+class DaySummary(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The rows of a batch that became known on one UTC day (``day`` is its end); ``newest`` is the last time among them.
+
+    ``hours`` counts the rows by the UTC hour of their own time; ``again`` those that repeat an earlier row of the day in all but its time.
+    """
 
     day: datetime
     n: int
     newest: datetime
     columns: dict[str, ColumnDay]
+    hours: tuple[int, ...] = ()
+    again: int = 0
 
 
 class Ingested(Record, frozen=True, kw_only=True, tag="ingested"):

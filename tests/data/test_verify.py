@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[Plant, tuple[str, str]]] = {
         ("missing values", "x"),
     ),
     "another unit": (lambda rows: rows.with_columns(pl.col("x") * 25.4), ("range", "x")),
-    "a default value": (lambda rows: rows.with_columns(pl.lit(-99.0).alias("x")), ("level", "x")),
+    "a default value": (lambda rows: rows.with_columns(pl.lit(-99.0).alias("x")), ("range", "x")),
     "other names": (lambda rows: rows.with_columns(pl.col("kind").str.to_uppercase()), ("new categories", "kind")),
     "one is gone": (lambda rows: rows.filter(pl.col("kind") != "b"), ("lost categories", "kind")),
     "hardly anything": (lambda rows: rows.head(20), ("volume", "")),
@@ -146,7 +146,7 @@ def test_a_failure_and_its_end_are_recorded_once(world: Any) -> None:
         (f"verify/came/{(START + 32 * DAY).isoformat()}", Verdict.PASS),
     ]
     failed = world.home.ledger.read(Verified)[0]
-    assert [check.name for check in failed.record.checks] == ["freshness", "volume"]
+    assert [check.name for check in failed.record.checks] == ["freshness", "volume", "hours"]
     assert [parent.key for parent in world.home.ledger.parents(failed.id)] == [f"ingest/came/{(START + 31 * DAY).isoformat()}"]
 
 

@@ -360,5 +360,5 @@ def _record(taken: Taken, now: datetime, rows: str) -> Ingested:
         last=last if isinstance(last, datetime) else None,
         late=taken.late,
         restated=taken.restated,
-        days=summarised(taken.accepted, taken.columns),
+        days=summarised(taken.accepted, taken.columns, keys=taken.source.keys, time=taken.source.time),
     )

@@ -1,31 +1,42 @@
 """Is what came in like what came before?
 
 Each UTC day of a source (by ``_known``) is compared with the days before it, from the summaries that lie in the ``Ingested`` records. The bounds
-are robust (median, and median absolute deviation, of the same weekday where there are enough), and wide: these tests are for faults of
-data, not for drift. With fewer than 14 earlier days a test is silent, except where no reference is needed.
+are limits that an ordinary day exceeds as seldom as verification's part of ``system.alerts`` allows, shared among sources and tests, and never
+nearer than what came before: these tests are for faults of data, not for drift. Days that failed in the last week are no reference. With
+fewer than 14 earlier days a test is silent, except where no reference is needed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from noria.core import Check, Estimate, Verdict
+import numpy as np
+
+from noria.core import Check, Verdict, duration
 from noria.core.window import floor
 from noria.data.summary import DAY, merged
-from noria.records import ColumnDay, DaySummary, Entry, Ingested, Verified
+from noria.data.verifycolumns import FEW, LEAST_DAYS, SOME, Past, beyond, categories, numbers, stands_still, unknown
+from noria.data.verifycolumns import made as _check
+from noria.records import DaySummary, Entry, Ingested, Verified
 from noria.store import Home
 from noria.system import Source, System
 
-LEAST_DAYS = 14
+PART = 0.1
+"""Verification's part of the budget of false alarms; ``monitoring.budget`` shares the rest."""
+RATE = 1e-3
 REFERENCE = timedelta(days=56)
+FORGOTTEN = timedelta(days=7)
 SAME_WEEKDAY = 4
 WIDTH = 8.0
 MOST_REFUSED = 0.2
-FEW = 20
 CATCH_UP = 7
+TESTS = 6
+FEWER, MORE = math.log(4.0), math.log(3.0)
+LOST_HOURS = 0.25
+REPEATED = 0.05
 
 
 def verify(home: Home, system: System, now: datetime) -> list[Entry[Verified]]:
@@ -36,9 +47,10 @@ def verify(home: Home, system: System, now: datetime) -> list[Entry[Verified]]:
     """
     made = []
     today = floor(now, DAY)
+    rate = PART * system.alerts.false_alarms * (DAY / duration(system.alerts.per)) / max(len(system.sources), 1)
     for source in system.sources.values():
         for day in _days(home, source, today, now):
-            entry = _verified(home, source, day, now)
+            entry = _verified(home, source, day, now, rate)
             if entry is not None:
                 made.append(entry)
     return made
@@ -56,14 +68,16 @@ def _days(home: Home, source: Source, today: datetime, now: datetime) -> list[da
     return [since + (k + 1) * DAY for k in range((today - since) // DAY)]
 
 
-def _verified(home: Home, source: Source, day: datetime, now: datetime) -> Entry[Verified] | None:
+def _verified(home: Home, source: Source, day: datetime, now: datetime, rate: float) -> Entry[Verified] | None:
     key = f"verify/{source.name}/{day.isoformat()}"
     if home.ledger.find(key) is not None:
         return None
     batches = home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", since=day - REFERENCE, until=now)
-    checks = list(checked(source, [batch.record for batch in batches], day))
-    failed = tuple(check for check in checks if check.verdict is Verdict.FAIL)
     last = home.ledger.latest(Verified, prefix=f"verify/{source.name}/")
+    bad = home.ledger.read(Verified, prefix=f"verify/{source.name}/", newest=2 * FORGOTTEN.days) if last is not None else []
+    days = {entry.record.upto for entry in bad if entry.record.verdict is Verdict.FAIL}
+    checks = list(checked(source, [batch.record for batch in batches], day, failed=days, rate=rate))
+    failed = tuple(check for check in checks if check.verdict is Verdict.FAIL)
     if not failed and (last is None or last.record.verdict is not Verdict.FAIL):
         return None
     verdict = Verdict.FAIL if failed else Verdict.PASS
@@ -72,29 +86,46 @@ def _verified(home: Home, source: Source, day: datetime, now: datetime) -> Entry
     return home.commit(record, key=key, parents=parents or [batches[-1].id] if batches else [])
 
 
-def checked(source: Source, batches: Sequence[Ingested], day: datetime) -> Iterator[Check]:
-    """Every test of one day of a source against the days before it."""
+def checked(
+    source: Source, batches: Sequence[Ingested], day: datetime, *, failed: Collection[datetime] = (), rate: float = RATE
+) -> Iterator[Check]:
+    """Every test of one day of a source against the days before it.
+
+    Days in ``failed`` are no reference for the next week; ``rate`` is how many of the source's days may fail while nothing is wrong.
+    """
     days = [some for some in merged(d for batch in batches for d in batch.days) if some.day <= day]
-    earlier = [some for some in days if some.day < day and some.day >= day - REFERENCE]
+    before = [some for some in days if some.day < day and some.day >= day - REFERENCE]
+    good = [some for some in before if some.day not in failed or some.day < day - FORGOTTEN]
+    earlier = good if len(good) >= LEAST_DAYS else before
     today = next((some for some in days if some.day == day), None)
+    yesterday = next((some for some in before if some.day == day - DAY), None)
+    tests = TESTS + (6 * len(today.columns) if today is not None else 0)
     yield from _refused(batches, day)
-    yield _fresh(earlier, today, day)
-    yield _volume(earlier, today, day)
-    if today is not None and len(earlier) >= LEAST_DAYS:
-        for column in sorted(today.columns):
-            past = [(some, some.columns[column]) for some in earlier if column in some.columns]
-            if len(past) >= LEAST_DAYS:
-                yield from _column(source, column, past, today)
+    yield _fresh(before, today, day)
+    yield _volume(earlier, today, yesterday, day, rate / tests)
+    if today is None or len(earlier) < LEAST_DAYS:
+        return
+    yield from _hours(earlier, today)
+    yield from _again(earlier, today, rate / tests)
+    for column in sorted(today.columns):
+        days_of = [(some, some.columns[column]) for some in earlier if column in some.columns]
+        if len(days_of) >= LEAST_DAYS and today.n:
+            before_it = yesterday.columns.get(column) if yesterday is not None else None
+            yield from _column(source, Past(column, days_of, today, today.columns[column], before_it, rate / tests))
 
 
-def _check(name: str, subject: str, value: float, bound: float | None, *, failed: bool, n: int, detail: str) -> Check:
-    verdict = Verdict.FAIL if failed else Verdict.PASS
-    estimate = Estimate(float(f"{value:.9g}"), n=n)
-    return Check(name, verdict, subject, estimate, None if bound is None else float(f"{bound:.9g}"), detail)
-
-
-def _unknown(name: str, subject: str = "") -> Check:
-    return Check(name, Verdict.NOT_ENOUGH_DATA, subject)
+def _column(source: Source, past: Past) -> Iterator[Check]:
+    usual = [some.nulls / day.n for day, some in past.days if day.n]
+    share, bound = past.now.nulls / past.today.n, _share_bound(usual, past.today.n)
+    detail = f"{share:.1%} of {past.today.n} values are missing; {median(usual):.1%} are usual"
+    failed = share > bound and past.now.nulls >= 5
+    yield _check("missing values", past.name, share, bound, failed=failed, n=past.today.n, detail=detail)
+    if past.name == source.time:
+        return
+    yield from categories(past)
+    if past.name not in source.keys:
+        yield from numbers(past)
+        yield from stands_still(past)
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -116,7 +147,7 @@ def _refused(batches: Sequence[Ingested], day: datetime) -> Iterator[Check]:
     before = [batch for batch in batches if batch.upto <= day - DAY]
     received, refused = sum(b.received for b in now), sum(b.quarantined for b in now)
     if received < FEW:
-        yield _unknown("rows put aside")
+        yield unknown("rows put aside")
         return
     share = refused / received
     usual = [b.quarantined / b.received for b in before if b.received >= FEW]
@@ -126,7 +157,7 @@ def _refused(batches: Sequence[Ingested], day: datetime) -> Iterator[Check]:
     late = sum(b.late for b in now) / received
     usual = [b.late / b.received for b in before if b.received >= FEW]
     if len(usual) < LEAST_DAYS:
-        yield _unknown("late rows")
+        yield unknown("late rows")
         return
     bound = _share_bound(usual, received)
     detail = f"{late:.1%} of the rows came after a turn that should have seen them"
@@ -143,7 +174,7 @@ def _share_bound(usual: Sequence[float], n: int) -> float:
 def _fresh(earlier: Sequence[DaySummary], today: DaySummary | None, day: datetime) -> Check:
     """The newest row's age at the day's end, against the ages at earlier days' ends."""
     if len(earlier) < LEAST_DAYS:
-        return _unknown("freshness")
+        return unknown("freshness")
     ends = [earlier[0].day + k * DAY for k in range((day - earlier[0].day) // DAY)]
     ages, newest, rest = [], earlier[0].newest, list(earlier)
     for end in ends:
@@ -157,32 +188,66 @@ def _fresh(earlier: Sequence[DaySummary], today: DaySummary | None, day: datetim
     return _check("freshness", "", age, bound, failed=age > bound, n=len(ages), detail=detail)
 
 
-def _volume(earlier: Sequence[DaySummary], today: DaySummary | None, day: datetime) -> Check:
-    """Rows of the day against the same weekday's median; the scale is that of all earlier days about their own weekday's."""
+def _volume(
+    earlier: Sequence[DaySummary], today: DaySummary | None, yesterday: DaySummary | None, day: datetime, error: float
+) -> Check:
+    """Rows of the day against the same weekday's median: beyond all that was seen on one day, or beyond what is ordinary on two.
+
+    A storm halves a day's rows and is no fault of the source; what stays halved, or all but stops, is one.
+    """
     if len(earlier) < LEAST_DAYS:
-        return _unknown("volume")
+        return unknown("volume")
     counts = {some.day: some.n for some in earlier}
     usual = _weekday_medians(counts)
     n = today.n if today is not None else 0
     expected = usual[day.weekday()]
-    _, scale = spread([math.log((count + 1) / (usual[when.weekday()] + 1)) for when, count in counts.items()])
-    most = max([abs(math.log((count + 1) / (usual[when.weekday()] + 1))) for when, count in counts.items()], default=0.0)
-    bound = max(WIDTH * scale, math.log(2.0), 1.5 * most if most < math.log(4) else 0.0)
+    apart = {when: math.log((count + 1) / (usual[when.weekday()] + 1)) for when, count in counts.items()}
+    most = max(abs(value) for value in apart.values())
+    _, scale = spread(list(apart.values()))
     ratio = math.log((n + 1) / (expected + 1))
-    failed = abs(ratio) > bound and abs(n - expected) > 10 + 5 * math.sqrt(expected)
-    factor = math.exp(bound)
+    side = 1.0 if ratio > 0 else -1.0
+    before = yesterday.n if yesterday is not None else 0
+    was = side * math.log((before + 1) / (usual[(day - DAY).weekday()] + 1))
+    far = max(MORE if ratio > 0 else FEWER, WIDTH * scale, 1.5 * most if most < math.log(4) else 0.0)
+    older = [side * value for when, value in apart.items() if when < day - DAY]
+    near = max(math.log(1.5), beyond(older, min(0.02, error / 0.3))) if len(older) >= LEAST_DAYS else far
+    real = abs(n - expected) > 10 + 5 * math.sqrt(expected)
+    failed = real and (abs(ratio) > far or (abs(ratio) > near and was > near))
+    factor = math.exp(near if abs(ratio) <= far else far)
     detail = (
-        f"{n} rows; {expected:.0f} are usual on this weekday, {expected / factor:.0f} to {expected * factor:.0f} still ordinary"
+        f"{n} rows after {before} the day before; {expected:.0f} are usual on this weekday, and "
+        f"{expected / factor:.0f} to {expected * factor:.0f} still ordinary{'' if abs(ratio) > far else ' on two days in a row'}"
     )
-    return _check(
-        "volume",
-        "",
-        float(n),
-        expected / factor if ratio < 0 else expected * factor,
-        failed=failed,
-        n=len(earlier),
-        detail=detail,
-    )
+    bound = expected / factor if ratio < 0 else expected * factor
+    return _check("volume", "", float(n), bound, failed=failed, n=len(earlier), detail=detail)
+
+
+def _hours(earlier: Sequence[DaySummary], today: DaySummary) -> Iterator[Check]:
+    """Hours of the day that always had rows and have none: what was cut off, when the rest came as ever."""
+    table = np.array([some.hours for some in earlier if some.hours], float)
+    if len(table) < LEAST_DAYS or not today.hours or not table.sum():
+        return
+    usual = np.median(table, axis=0)
+    empty = table == 0
+    never = empty.sum(axis=0)
+    lost = [float(usual[(row & (never == 1))].sum()) for row in empty]  # hours that only this day did not have
+    share = float(usual[(np.array(today.hours) == 0) & (never == 0)].sum()) / usual.sum()
+    bound = max(LOST_HOURS, 2 * max(lost) / float(usual.sum()))
+    gone = [str(hour) for hour in range(24) if not today.hours[hour] and never[hour] == 0]
+    said = f"{share:.1%} of a day's rows come in hours that never were empty and are now: {', '.join(gone) or 'none'}"
+    yield _check("hours", "", share, bound, failed=share > bound, n=len(table), detail=said)
+
+
+def _again(earlier: Sequence[DaySummary], today: DaySummary, error: float) -> Iterator[Check]:
+    """Rows that repeat another of the day in all but time."""
+    usual = [some.again / some.n for some in earlier if some.n]
+    if today.n < FEW or median(usual) > 0.5:
+        return
+    share, most = today.again / today.n, max(usual)
+    bound = max(REPEATED, 1.5 * most, beyond(usual, error))
+    said = f"{share:.1%} of the rows repeat another of the day in all but its time; {most:.1%} at most did so far"
+    failed = share > bound and today.again >= SOME
+    yield _check("repeated rows", "", share, bound, failed=failed, n=today.n, detail=said)
 
 
 def _weekday_medians(counts: dict[datetime, int]) -> dict[int, float]:
@@ -192,77 +257,3 @@ def _weekday_medians(counts: dict[datetime, int]) -> dict[int, float]:
         same = [count for when, count in counts.items() if when.weekday() == weekday]
         found[weekday] = float(median(same)) if len(same) >= SAME_WEEKDAY else overall
     return found
-
-
-# ---------------------------------------------------------------------------------------------------------- one column
-
-
-def _column(source: Source, column: str, past: Sequence[tuple[DaySummary, ColumnDay]], today: DaySummary) -> Iterator[Check]:
-    now = today.columns[column]
-    usual = [some.nulls / day.n for day, some in past if day.n]
-    share, bound = now.nulls / today.n, _share_bound(usual, today.n)
-    detail = f"{share:.1%} of {today.n} values are missing; {median(usual):.1%} are usual"
-    yield _check("missing values", column, share, bound, failed=share > bound and now.nulls >= 5, n=today.n, detail=detail)
-    if column in source.keys or column == source.time:
-        return
-    if now.low is not None and now.high is not None and now.mean is not None:
-        yield from _range(column, past, now, today.n)
-    values = [(day, some.values) for day, some in past]
-    if now.values is not None and all(some is not None for _, some in values):
-        yield from _categories(column, [(day, some or {}) for day, some in values], now.values, today.n - now.nulls)
-
-
-def _range(column: str, past: Sequence[tuple[DaySummary, ColumnDay]], now: ColumnDay, n: int) -> Iterator[Check]:
-    """Values far outside of all that came before, and a mean that jumped: another unit, a default value, a broken sensor."""
-    lows, highs = [c.low for _, c in past if c.low is not None], [c.high for _, c in past if c.high is not None]
-    means = [c.mean for _, c in past if c.mean is not None]
-    if len(means) < LEAST_DAYS or now.low is None or now.high is None or now.mean is None:
-        return
-    low, high = min(lows), max(highs)
-    room = max(high - low, abs(high) * 0.1, 1e-9)
-    outside = now.low if low - now.low > now.high - high else now.high
-    failed = now.low < low - 2 * room or now.high > high + 2 * room
-    detail = f"values from {now.low:g} to {now.high:g}; so far they were from {low:g} to {high:g}"
-    yield _check(
-        "range", column, outside, high + 2 * room if outside == now.high else low - 2 * room, failed=failed, n=n, detail=detail
-    )
-    centre, scale = spread(means)
-    wide = (high - low) * (0.2 if scale > 0 else 1.0)  # mostly zeros, as rain is: then only a mean outside of all values counts
-    bound = max(WIDTH * scale, 2 * (max(means) - min(means)), wide, 0.02 * abs(centre), 1e-9)
-    failed = abs(now.mean - centre) > bound and n >= FEW
-    detail = f"the day's mean is {now.mean:.4g}; usual is {centre:.4g}"
-    yield _check("level", column, now.mean, centre + math.copysign(bound, now.mean - centre), failed=failed, n=n, detail=detail)
-
-
-def _categories(column: str, past: Sequence[tuple[DaySummary, dict[str, int]]], now: dict[str, int], n: int) -> Iterator[Check]:
-    """The share of values never seen before, and frequent values that are gone."""
-    if n < FEW:
-        yield _unknown("new categories", column)
-        return
-    seen = {value for _, values in past for value in values}
-    new = {value: count for value, count in now.items() if value not in seen}
-    share = sum(new.values()) / n
-    named = ", ".join(sorted(new, key=lambda v: (-new[v], v))[:3])
-    failed = share > 0.05 and sum(new.values()) >= 10
-    yield _check(
-        "new categories",
-        column,
-        share,
-        0.05,
-        failed=failed,
-        n=n,
-        detail=f"{share:.1%} of the values were never seen before{': ' + named if new else ''}",
-    )
-    totals = [(sum(values.values()), values) for _, values in past]
-    gone = []
-    for value in sorted(seen - set(now)):
-        shares = [values.get(value, 0) / total for total, values in totals if total]
-        if min(shares) > 0.05:
-            gone.append((median(shares), value))
-    lost = max((share for share, _ in gone), default=0.0)
-    detail = (
-        f"values that came every day are gone: {', '.join(value for _, value in gone)}"
-        if gone
-        else "every frequent value is there"
-    )
-    yield _check("lost categories", column, lost, 0.05, failed=bool(gone), n=n, detail=detail)

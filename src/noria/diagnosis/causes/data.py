@@ -24,15 +24,19 @@ from noria.store.rows import DUPLICATE, NOT_READABLE
 QUARANTINED = 0.05
 HOLES = 0.1
 EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
-    (source_missing, ("freshness", "volume")),
-    (source_late, ("freshness", "volume", "late rows")),
-    (source_truncated, ("volume", "freshness", "lost categories", "level", "range")),
-    (schema_changed, ("missing values", "rows put aside", "new categories", "lost categories", "range", "level")),
-    (unit_changed, ("range", "level")),
-    (category_renamed, ("new categories", "lost categories")),
-    (duplicates, ("rows put aside", "volume")),
-    (time_zone_shifted, ("volume", "freshness", "late rows")),
-    (stale_features, ("level", "range", "lost categories")),
+    (source_missing, ("freshness", "volume", "hours")),
+    (source_late, ("freshness", "volume", "late rows", "hours")),
+    (
+        source_truncated,
+        ("volume", "freshness", "hours", "lost categories", "level", "width", "range", "values move", "new numbers"),
+    ),
+    (schema_changed, ("missing values", "rows put aside", "new categories", "lost categories", "range", "level", "width")),
+    (unit_changed, ("range", "level", "width", "new numbers")),
+    (join_broken, ("new categories", "lost categories", "new forms")),
+    (category_renamed, ("new categories", "lost categories", "new forms")),
+    (duplicates, ("rows put aside", "volume", "repeated rows", "values move", "hours")),
+    (time_zone_shifted, ("volume", "freshness", "late rows", "hours")),
+    (stale_features, ("level", "width", "range", "lost categories", "values move", "repeated rows")),
 )
 """Which failed verifications of a source (or of a column of it) each specific cause explains."""
 

@@ -15,6 +15,7 @@ from noria.store.rows import DUPLICATE
 from noria.tables import source_table
 
 MORE = 0.02
+WHOLE = 0.6
 MOST_ROWS = 200_000
 
 
@@ -24,6 +25,7 @@ def duplicates(case: Case) -> Tested:
     for stream in streams.streams(case).values():
         if not stream.logged:
             made += _repeated(case, stream)
+            made += _at_another_time(stream)
             again = _under_a_new_key(case, stream)
             made += [again] if again is not None else []
     found = [one for one in made if one.verdict is Verdict.FAIL]
@@ -57,6 +59,26 @@ def _repeated(case: Case, stream: Stream) -> list[Check]:
             check(name, at.after > bound, subject=stream.name, size=Estimate(at.after, n=at.days), bound=bound, detail=said)
         )
     return made
+
+
+def _at_another_time(stream: Stream) -> list[Check]:
+    """Rows that say what another of the day said, at another time, while what is left without them is as much as ever (else values stand still)."""
+    name = "rows differ in more than their time"
+    days = [day for day in stream.days if day.n >= 5]
+    shares = np.array([day.again / day.n for day in days], float)
+    at = streams.broken([day.day for day in days], shares, floor_=MORE / 4)
+    if at is None:
+        return []
+    once = np.array([day.n - day.again for day in days], float)
+    since = np.array([day.day > at.at for day in days], bool)
+    left = float(np.median(once[since]) / max(float(np.median(once[~since][-streams.REFERENCE :])), 1.0))
+    bound = at.before + max(MORE, 3 * at.usual)
+    said = (
+        f"{at.after:.1%} of the rows of {stream.name} repeat another of the day at another time, {at.before:.1%} before "
+        f"{at.at:%Y-%m-%d}; without them it brings {left:.0%} of what it brought"
+    )
+    found = at.after > bound and left >= WHOLE
+    return [check(name, found, subject=stream.name, size=Estimate(at.after, n=at.days), bound=bound, detail=said)]
 
 
 def _under_a_new_key(case: Case, stream: Stream) -> Check | None:

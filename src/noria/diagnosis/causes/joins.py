@@ -17,6 +17,7 @@ from noria.diagnosis.causes.schema import schema_changed
 from noria.diagnosis.causes.source import source_late, source_missing
 from noria.diagnosis.streams import Break, Floats
 from noria.diagnosis.tested import Tested, check
+from noria.measure import by_pairs, predicted_keys
 from noria.system import Feature, Request
 from noria.tables import source_table
 
@@ -25,6 +26,7 @@ APART = 0.1
 AS_EVER = 0.5
 NAME = "lookups find their rows"
 MEET = "keys meet"
+WRITTEN = "keys are written as before"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,11 @@ def join_broken(case: Case) -> Tested:
         checks, weight = _tested(case, one)
         made += checks
         strength = max(strength, weight)
+    written = _written_otherwise(case)
+    strength = max(strength, 0.93 if written else 0.0)
+    made += written
     failed = [one for one in made if one.verdict is Verdict.FAIL]
-    subjects = ", ".join(sorted({one.subject for one in failed if one.name == MEET})) or "the joined columns"
+    subjects = ", ".join(sorted({one.subject for one in failed if one.name in (MEET, WRITTEN)})) or "the joined columns"
     act = f"compare {subjects} on both sides (spelling, type, leading zeros) with their owners, and map the one onto the other where it comes in"
     if not made:
         made = [check(NAME, None, detail="no feature is looked up, or nothing was logged")]
@@ -132,6 +137,48 @@ def _tested(case: Case, one: Emptied) -> tuple[list[Check], float]:
     said += f"; {now:.1%} of what is asked has a key that it also has, {past:.1%} before"
     meets = check(MEET, now < past - APART, subject=subject, size=Estimate(now), bound=past - APART, detail=said)
     return [empty, meets], 0.97 if now < past - APART else 0.0
+
+
+def _written_otherwise(case: Case) -> list[Check]:
+    """Keys that one side of a join writes as it never did, while the other side writes them as ever."""
+    asked, label = streams.asked_name(case), case.system.label
+    pairs = {(f.source, mine, theirs) for f in streams.looked_up(case) for mine, theirs in f.by}
+    pairs |= {(label.source.name, mine, theirs) for mine, theirs in by_pairs(label, predicted_keys(case.system))}
+    made = {}
+    for source, mine, theirs in sorted(pairs):
+        if source == asked or source not in streams.streams(case):
+            continue
+        sides = {f"{source}.{theirs}": _new_keys(case, source, theirs), f"{asked}.{mine}": _new_keys(case, asked, mine)}
+        for subject, other in (tuple(sides), tuple(reversed(tuple(sides)))):
+            now, then = sides[subject], sides[other]
+            if now is None or then is None or now[1] <= APART or then[1] > APART / 2:
+                continue
+            said = f"since {now[0] - DAY:%Y-%m-%d} {now[1]:.1%} of {subject} are written as none was before ({now[2]}), {then[1]:.1%} of {other}"
+            made[subject] = check(WRITTEN, True, subject=subject, size=Estimate(now[1]), bound=APART, detail=said)
+    return list(made.values())
+
+
+def _new_keys(case: Case, source: str, column: str) -> tuple[datetime, float, str] | None:
+    """From when on a key is written as never before, the share of it that is on the last day, and an example; a share of 0 without."""
+    stream = streams.streams(case).get(source)
+    days = stream.of(column) if stream is not None else []
+    told = [cell.values for _, cell in days if cell.values]
+    repeated = bool(told) and all(sum(values.values()) > 2 * len(values) for values in told)
+    counts = [(day.day, cell.values if repeated else cell.shapes) for day, cell in days]
+    known = [(day, values) for day, values in counts if values]
+    if len(known) <= streams.LEAST_DAYS:
+        return None
+    seen: set[str] = set()
+    for place, (day, values) in enumerate(known):
+        new = {value: n for value, n in values.items() if value not in seen}
+        if place >= max(streams.LEAST_DAYS, len(known) - streams.NEWEST_BREAK) and sum(new.values()) > APART * sum(
+            values.values()
+        ):
+            last = known[-1][1]
+            share = sum(n for value, n in last.items() if value not in seen) / sum(last.values())
+            return day, share, max(sorted(new), key=lambda v: new[v])
+        seen |= values.keys()
+    return known[-1][0], 0.0, ""
 
 
 def _ratio(case: Case, source: str, at: datetime) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
 from noria import features as feature_room
@@ -153,7 +154,32 @@ def _frozen(case: Case) -> list[Check]:
         columns = [name for name in sorted(names) if name in schema and name not in by]
         if columns and by and stream.counts()[-35:].sum() <= MOST_ROWS:
             made += _changes(case, stream, by, columns)
-    return made + _constant(case)
+    seen = {one.subject for one in made if one.verdict is not Verdict.NOT_ENOUGH_DATA}
+    return [*(one for one in made if one.subject in seen), *_still(case, seen), *_constant(case)]
+
+
+def _still(case: Case, seen: set[str]) -> list[Check]:
+    """Columns that features read off a row itself, or that the lookups above leave out: the daily share of rows that differ from the one before."""
+    read: dict[str, set[str]] = {}
+    for feature in case.system.flat_features:
+        if feature.expr != "*" and feature.op in ("column", "expression", "last", "window"):
+            read.setdefault(feature.source, set()).update(columns_of(feature.expr))
+    made = []
+    for source, names in sorted(read.items()):
+        stream = streams.streams(case).get(source)
+        if stream is None or stream.logged:
+            continue
+        for column in sorted(names):
+            subject = f"{source}.{column}"
+            days = [(day.day, cell.moved) for day, cell in stream.of(column) if cell.moved is not None and day.n >= 5]
+            at = streams.broken([day for day, _ in days], np.array([moved for _, moved in days], float), floor_=0.02)
+            if subject in seen or at is None or at.before < MOVES:
+                continue
+            said = f"{at.after:.1%} of the rows of {subject} differ from the one before since {at.at:%Y-%m-%d}, {at.before:.1%} before"
+            bound = FROZEN * at.before
+            size = Estimate(at.after, n=at.days)
+            made.append(check(CHANGE, at.after <= bound, subject=subject, size=size, bound=bound, detail=said))
+    return made
 
 
 def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: list[str]) -> list[Check]:

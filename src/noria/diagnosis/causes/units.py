@@ -7,9 +7,11 @@ the distribution of the days before. A shift of the world has no such inverse.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.core import Check, Estimate
 from noria.data.summary import DAY
@@ -18,6 +20,7 @@ from noria.diagnosis.case import Case
 from noria.diagnosis.streams import Break, Floats, Stream, distance, quantiles, spread_of
 from noria.diagnosis.tested import Tested, check
 
+Steps = list[tuple[datetime, dict[float, int]]]
 FACTORS = {
     "thousands": 1000.0,
     "hundreds (cents, per cent)": 100.0,
@@ -55,7 +58,12 @@ OFFSETS = {
     "Fahrenheit to Kelvin": (1 / 1.8, 273.15 - 32 / 1.8),
     "Kelvin to Fahrenheit": (1.8, 32 - 273.15 * 1.8),
 }
+CONVERSIONS = [(title, a, b) for title, (a, b) in OFFSETS.items()] + [
+    (title, a, 0.0) for title, factor in FACTORS.items() for a in (factor, 1 / factor)
+]
 MOST_LOOKED_AT = 5
+ON_STEPS = 0.9
+OFF_STEPS = 0.15
 CLEAN = 0.99
 FAR = 0.8
 NEAR = 0.25
@@ -75,7 +83,10 @@ def unit_changed(case: Case) -> Tested:
     """From one day on, a numeric column's values are those of before under one conversion."""
     name = "values undo by one conversion"
     suspects, looked = moved_columns(case)
-    made = [found for one in suspects[:MOST_LOOKED_AT] for found in [_confirmed(case, one)] if found is not None]
+    made = _steps(case)
+    told = {one.subject for one in made}
+    far = [one for one in suspects if f"{one.stream.name}.{one.column}" not in told][:MOST_LOOKED_AT]
+    made += [found for one in far for found in [_confirmed(case, one)] if found is not None]
     found = [one for one in made if one.verdict.value == "fail"]
     act = f"ask the owner of {', '.join(sorted({one.subject for one in found})) or 'the column'} for the unit; convert it where it comes in, and take the rows since in again"
     if not looked:
@@ -84,6 +95,75 @@ def unit_changed(case: Case) -> Tested:
         made = [check(name, False, detail=f"none of {looked} numeric columns jumped to another level or range")]
     certain = any(one.bound is not None for one in found)
     return Tested("unit changed", "data", act, tuple(found or made), 0.97 if certain else 0.7 if found else 0.0, blocks=True)
+
+
+def _steps(case: Case) -> list[Check]:
+    """Columns that take few values and now take others: whether one conversion brings those back onto the steps that were known."""
+    made = []
+    for stream in streams.streams(case).values():
+        for column in stream.columns:
+            days = [(day.day, {float(v): n for v, n in cell.numbers.items()}) for day, cell in stream.of(column) if cell.numbers]
+            found = _off_steps(days)
+            if found is None:
+                continue
+            at, seen, unseen, rows = found
+            title, factor, offset, share = _back(unseen, seen)
+            if share < ON_STEPS:
+                continue
+            off = sum(unseen.values())
+            said = (
+                f"since {at - DAY:%Y-%m-%d} {off} of {rows} values of {stream.name}.{column} are none that came before; "
+                f"undoing {title} (x * {factor:.6g} {offset:+.6g}) makes {share:.0%} of them values that did"
+            )
+            size = Estimate(share, n=off)
+            made.append(
+                check(
+                    "values undo by one conversion",
+                    True,
+                    subject=f"{stream.name}.{column}",
+                    size=size,
+                    bound=ON_STEPS,
+                    detail=said,
+                )
+            )
+    return made
+
+
+def _off_steps(days: Steps) -> tuple[datetime, NDArray[np.float64], dict[float, int], int] | None:
+    """The first of the last days with many values never seen; the values known before it, those since that were not, and all since, counted."""
+    seen: set[float] = set()
+    for place, (day, values) in enumerate(days):
+        new = sum(n for value, n in values.items() if value not in seen)
+        if (
+            place >= max(streams.REFERENCE, len(days) - streams.NEWEST_BREAK)
+            and new >= 10
+            and new > OFF_STEPS * sum(values.values())
+        ):
+            since: dict[float, int] = {}
+            for _, later in days[place:]:
+                for value, n in later.items():
+                    since[value] = since.get(value, 0) + n
+            unseen = {value: n for value, n in sorted(since.items()) if value not in seen}
+            return (day, np.array(sorted(seen)), unseen, sum(since.values())) if len(unseen) >= 5 and len(seen) >= 8 else None
+        seen |= values.keys()
+    return None
+
+
+def _back(unseen: dict[float, int], seen: NDArray[np.float64]) -> tuple[str, float, float, float]:
+    """The conversion that brings most of the values never seen back to known ones, and the share of them that it does."""
+    values, counts = np.array(list(unseen)), np.array(list(unseen.values()), float)
+    best = ("", 1.0, 0.0, 0.0)
+    for title, a, b in CONVERSIONS:
+        back = (values - b) / a
+        place = np.clip(np.searchsorted(seen, back), 1, len(seen) - 1)
+        near = np.minimum(np.abs(back - seen[place - 1]), np.abs(back - seen[place]))
+        kept = near <= 1e-6 * np.maximum(np.abs(back), 1.0)
+        beyond = (back < seen[0]) | (back > seen[-1])  # a record in the old unit: it says nothing
+        whole = float(counts[~beyond].sum())
+        share = float(counts[kept].sum()) / whole if whole > 0.5 * counts.sum() else 0.0
+        if share > best[3]:
+            best = (title, a, b, share)
+    return best
 
 
 def moved_columns(case: Case) -> tuple[list[Moved], int]:
@@ -187,12 +267,10 @@ def fitted(before: Floats, after: Floats) -> tuple[float, float, float]:
 
 def nearest(before: Floats, after: Floats, scale: float) -> tuple[str, float, float, float]:
     """The common conversion (title, factor, offset) that brings the values after nearest to those before, and the distance left."""
-    tried = [(title, a, b) for title, (a, b) in OFFSETS.items()]
-    tried += [(title, a, 0.0) for title, factor in FACTORS.items() for a in (factor, 1 / factor)]
     x, y = quantiles(before), quantiles(after)
-    left = [float(np.abs((y - b) / a - x).mean() / max(scale, 1e-12)) for _, a, b in tried]
+    left = [float(np.abs((y - b) / a - x).mean() / max(scale, 1e-12)) for _, a, b in CONVERSIONS]
     best = int(np.argmin(left))
-    return (*tried[best], left[best])
+    return (*CONVERSIONS[best], left[best])
 
 
 def _interval(before: Floats, after: Floats, days: Floats) -> Estimate:
