@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +50,23 @@ def domain_auc(a: Floats, b: Floats, folds_a: Ints, folds_b: Ints, *, ridge: flo
     >>> round(domain_auc(a, b, np.arange(400) // 100, np.arange(400) // 100), 1)
     0.9
     """
+    with _one_thread():
+        return _out_of_fold(a, b, folds_a, folds_b, ridge)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it ships no types
+
+    return ThreadpoolController()
+
+
+def _one_thread() -> Any:
+    """Matrices this small are slower on several threads, and stall on a busy machine."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+def _out_of_fold(a: Floats, b: Floats, folds_a: Ints, folds_b: Ints, ridge: float) -> float:
     found, rows = [], []
     parts = [(x, folds, {f: _moments(x[folds == f]) for f in np.unique(folds)}) for x, folds in ((a, folds_a), (b, folds_b))]
     for fold in np.intersect1d(folds_a, folds_b):
