@@ -498,7 +498,7 @@ def test_loading_a_declaration_that_is_no_python(tmp_path: Path) -> None:
 
 def test_a_bar_moves_with_simulated_days(shop: Path, tmp_path: Path) -> None:
     """What the progress says comes from what was recorded, turn by turn."""
-    from noria.cli.wheel import Tally
+    from noria.cli.replay import Tally
     from noria.core import parse_time
     from noria.replay import replay
 

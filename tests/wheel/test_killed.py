@@ -81,7 +81,7 @@ def test_two_runs_give_the_same_records(undisturbed: Path, declaration: Path, tm
 
 
 @pytest.mark.timeout(900)
-def test_killed_once_at_every_effect_boundary(
+def test_killed_at_every_kind_of_effect_boundary(
     undisturbed: Path, declaration: Path, tmp_path: Path, spawn: Callable[..., int]
 ) -> None:
     seen, home = tmp_path / "seen", tmp_path / "home"

@@ -12,7 +12,7 @@ from noria import measure
 from noria.business.incremental import policies_by_propensity
 from noria.business.link import linked
 from noria.core import Estimate
-from noria.records import CohortClosed, Entry, Standing, Valued
+from noria.records import CohortClosed, Entry, Monitored, Standing, Turned, Valued
 from noria.store import Home
 from noria.system import System
 
@@ -29,9 +29,16 @@ def account(home: Home, system: System, now: datetime) -> list[Entry[Valued]]:  
         record = valued(home, system, cohort.record)
         window = cohort.record.window
         made.append(home.commit(record, key=f"valued/{window.end.isoformat()}/{record.revision}", parents=[cohort.id]))
-    if made:
+    if _watched_since_last_turn(
+        home
+    ):  # not ``made``: a turn that was killed after the last of the books comes back here with none to make
         linked(home, system)
     return made
+
+
+def _watched_since_last_turn(home: Home) -> bool:
+    watched, turned = home.ledger.latest(Monitored), home.ledger.latest(Turned)
+    return watched is not None and (turned is None or watched.seq > turned.seq)
 
 
 def unvalued(home: Home) -> list[Entry[CohortClosed]]:

@@ -124,10 +124,14 @@ def _due(home: Home, system: System, fault: Entry[Diagnosed], now: datetime) -> 
 
 
 def _known(home: Home, entry: Entry[Record]) -> bool:
-    """Whether this is the continuation of what was diagnosed already: the same source failing the same tests, the same alert's harm."""
+    """Whether this is the continuation of what was diagnosed already: the same source failing the same tests, an alert that says the same harm.
+
+    An alert of harm that widens is news when it is headed by another finding than before.
+    """
     if isinstance(entry.record, Alerted):
-        alert = entry.record.alert
-        return any(e.seq < entry.seq and e.record.alert == alert and e.record.harm for e in home.ledger.read(Alerted))
+        mine = [e for e in home.ledger.read(Alerted) if e.record.alert == entry.record.alert and e.seq < entry.seq]
+        same = bool(mine) and (mine[-1].record.name, mine[-1].record.subject) == (entry.record.name, entry.record.subject)
+        return same and any(e.record.harm for e in mine)
     if not isinstance(entry.record, Verified):
         return False
     newest = [e for e in home.ledger.read(Verified, newest=32) if e.record.source == entry.record.source and e.seq < entry.seq]
