@@ -183,9 +183,9 @@ def _off_grid(past: Past) -> Iterator[Check]:
     lasting = min(whole, _unseen(before, older)[0]) if sum(before.values()) >= SOME else 0.0
     bounds = [min(max(least, 2 * max(one[k] for one in usual)), MOST_NEW) for k, least in enumerate((NEW, OFF_GRID))]
     k = 0 if lasting > bounds[0] and between <= bounds[1] else 1
-    value, where = (between, " and lie between known ones") if k else (whole, " on two days")
+    share, where = (between, " and lie between known ones") if k else (whole, " on two days")
     said = (
-        f"{value:.1%} of the values never came before{where}; {max(one[k] for one in usual):.1%} at most did so on one day so far"
+        f"{share:.1%} of the values never came before{where}; {max(one[k] for one in usual):.1%} at most did so on one day so far"
     )
     yield made("new numbers", past.name, share, bounds[k], failed=share > bounds[k], n=past.known, detail=said)
 
