@@ -14,7 +14,7 @@ import noria as nr
 from noria import data
 from noria.core import Verdict
 from noria.data.summary import merged, summarised
-from noria.data.verify import checked
+from noria.data.verify import PART, REFERENCE, checked
 from noria.records import Ingested, Verified
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -102,6 +102,157 @@ def test_planted_faults_are_named(name: str) -> None:
     assert check.detail
     assert check.bound is not None
     assert check.estimate is not None
+
+
+# ----------------------------------------------------------------------------------------------- weather: what is wild and ordinary
+
+STATIONS = ("ewr", "jfk", "lga")
+KINDS = {
+    "station": "VARCHAR",
+    "hour": "TIMESTAMP WITH TIME ZONE",
+    "temp": "DOUBLE",
+    "price": "DOUBLE",
+    "rain": "DOUBLE",
+    "ticket": "VARCHAR",
+}
+MET = nr.Source("met", None, key="station", time="hour", owner="met office")
+
+
+def weather(day: int, seed: int, level: float) -> pl.DataFrame:
+    """A day of readings: temperature in steps of half a degree Celsius told in Fahrenheit, a price with wild days, rain on some; a storm halves some days."""
+    random = np.random.default_rng([7, seed, day])
+    hours = np.tile(np.arange(24), 3)
+    celsius = level + 6 * np.sin((hours - 9) / 24 * 2 * np.pi) + random.normal(0, 2) + random.normal(0, 1, 72)
+    wild = random.pareto(3.0) if random.random() < 0.05 else 0.0
+    at = pl.Series([START + day * DAY + int(h) * HOUR + timedelta(minutes=1) for h in hours], dtype=TIME)
+    frame = pl.DataFrame(
+        {
+            "station": np.repeat(STATIONS, 24),
+            "hour": at,
+            "temp": np.round(np.round(celsius * 2) / 2 * 1.8 + 32, 2),
+            "price": np.exp(random.normal(3 + wild, 0.4, 72)),
+            "rain": np.where(random.random(72) < (0.8 if random.random() < 0.1 else 0.02), random.gamma(0.5, 0.2, 72), 0.0),
+            "ticket": [f"T{day}-{k}" for k in range(72)],
+        }
+    ).with_columns(_known=pl.col("hour"), _time=pl.col("hour"))
+    return frame.filter(pl.Series(random.random(72) < 0.5)) if random.random() < 0.02 else frame
+
+
+def of_weather(day: int, rows: pl.DataFrame) -> Ingested:
+    made = summarised(rows, KINDS, keys=("station",), time="hour")
+    return Ingested(
+        source="met", upto=START + (day + 1) * DAY, received=rows.height, accepted=rows.height, quarantined=0, reasons={}, files=(),
+        rows="", days=made,
+    )  # fmt: skip
+
+
+def days_of_weather(seed: int, days: int) -> list[pl.DataFrame]:
+    """Days that follow one another: the level is an autoregression about a season."""
+    random = np.random.default_rng([8, seed])
+    anomaly, made = 0.0, []
+    for day in range(days):
+        anomaly = 0.7 * anomaly + random.normal(0, 3)
+        made.append(weather(day, seed, 12 + 10 * np.sin(day / 58) + anomaly))
+    return made
+
+
+def failing(batches: list[Ingested], day: int, bad: set[datetime]) -> set[tuple[str, str]]:
+    end = START + (day + 1) * DAY
+    recent = [some for some in batches if end - REFERENCE < some.upto <= end]
+    found = {(c.name, c.subject) for c in checked(MET, recent, end, failed=bad, rate=PART / 28) if c.verdict is Verdict.FAIL}
+    if found:
+        bad.add(end)
+    return found
+
+
+def test_verification_keeps_its_part_of_the_budget() -> None:
+    """Season, autocorrelation, wild prices, rainy days and storms in four worlds of 120 days: no more fail than one in 28 days allows times its part."""
+    failed, tested = [], 0
+    for seed in range(4):
+        batches: list[Ingested] = []
+        bad: set[datetime] = set()
+        for day, rows in enumerate(days_of_weather(seed, 120)):
+            batches.append(of_weather(day, rows))
+            found = failing(batches, day, bad)
+            failed += [(seed, day, found)] if found else []
+            tested += day >= 14
+    assert len(failed) <= PART / 28 * tested, failed
+
+
+CELSIUS = ((pl.col("temp") - 32) / 1.8).round(2).alias("temp")
+WILD: dict[str, tuple[Plant, tuple[str, str], int]] = {
+    "another unit": (lambda rows: rows.with_columns(CELSIUS), ("new numbers", "temp"), 2),
+    "a factor": (lambda rows: rows.with_columns(pl.col("price") * 100), ("range", "price"), 1),
+    "a third of the rows by a factor": (
+        lambda rows: rows.with_columns(pl.when(pl.col("station") == "jfk").then(pl.col("price") * 1e6).otherwise("price")),
+        ("range", "price"),
+        2,
+    ),
+    "stands still": (lambda rows: rows.with_columns(pl.col("temp", "price").first().over("station")), ("values move", "temp"), 1),
+    "twice": (
+        lambda rows: pl.concat([rows, rows.with_columns(pl.col("hour", "_known", "_time") + timedelta(minutes=5))]),
+        ("repeated rows", ""),
+        1,
+    ),
+    "other keys": (
+        lambda rows: rows.with_columns(pl.format("K{}", "station").alias("station")),
+        ("new categories", "station"),
+        1,
+    ),
+    "other forms": (lambda rows: rows.with_columns(pl.format("x/{}", "ticket").alias("ticket")), ("new forms", "ticket"), 1),
+    "cut off at noon": (lambda rows: rows.filter(pl.col("hour").dt.hour() < 11), ("hours", ""), 1),
+    "a third is cut off": (lambda rows: rows.filter(pl.col("hour").dt.hour() < 16), ("hours", ""), 2),
+    "half of the rows stay away": (lambda rows: rows.sort("price").head(20), ("volume", ""), 2),
+}
+
+
+@pytest.mark.parametrize("name", list(WILD))
+def test_faults_in_wild_data_are_named_within_two_days(name: str) -> None:
+    plant, expected, within = WILD[name]
+    frames = days_of_weather(11, 64)
+    batches = [of_weather(day, rows) for day, rows in enumerate(frames[:60])]
+    bad: set[datetime] = set()
+    found: list[set[tuple[str, str]]] = []
+    for day in range(60, 63):
+        batches.append(of_weather(day, plant(frames[day])))
+        found.append(failing(batches, day, bad))
+    assert expected in set().union(*found[:within])
+    assert found[2], "it still fails on the third day: days that failed are no reference"
+
+
+QUIET: dict[str, Plant] = {
+    "one absurd reading": lambda rows: rows.with_columns(
+        pl.when(pl.int_range(pl.len()) == 5).then(1e6).otherwise(pl.col("price")).alias("price")
+    ),
+    "rain all day": lambda rows: rows.with_columns((pl.col("price") / 20).alias("rain")),
+    "a storm": lambda rows: rows.filter(pl.int_range(pl.len()) % 2 == 0),
+    "a wild price": lambda rows: rows.with_columns(pl.col("price") * 3),
+}
+
+
+@pytest.mark.parametrize("name", list(QUIET))
+def test_one_odd_day_is_no_failure(name: str) -> None:
+    frames = days_of_weather(11, 61)
+    batches = [of_weather(day, rows) for day, rows in enumerate(frames[:60])]
+    assert failing([*batches, of_weather(60, QUIET[name](frames[60]))], 60, set()) == set()
+
+
+def test_what_batches_of_a_day_say_together() -> None:
+    rows = days_of_weather(3, 1)[0].sort("_known", "station")
+    [whole] = merged(summarised(rows, KINDS, keys=("station",), time="hour"))
+    [parts] = merged(
+        day for part in (rows.head(30), rows.slice(30)) for day in summarised(part, KINDS, keys=("station",), time="hour")
+    )
+    assert parts.hours == whole.hours
+    assert sum(whole.hours) == rows.height
+    assert parts.columns["temp"].numbers == whole.columns["temp"].numbers
+    assert whole.columns["price"].quantiles == tuple(
+        pytest.approx(rows["price"].quantile(q, "nearest"), rel=1e-8) for q in (0.1, 0.25, 0.5, 0.75, 0.9)
+    )
+    assert parts.columns["price"].quantiles[2] == pytest.approx(whole.columns["price"].quantiles[2], rel=0.3)
+    by_station = rows.sort("station", "_known").with_columns(pl.col("temp").diff().over("station").alias("step"))
+    assert whole.columns["temp"].moved == pytest.approx((by_station["step"].drop_nulls() != 0).mean(), abs=1e-6)
+    assert whole.columns["ticket"].shapes == {"A9-9": rows.height} or whole.columns["ticket"].values is not None
 
 
 def test_what_is_put_aside_or_late_or_does_not_come() -> None:

@@ -18,6 +18,7 @@ from scipy.stats import norm
 import noria as nr
 from noria import monitoring
 from noria.core import Estimate, Verdict, Window
+from noria.data.verify import PART
 from noria.monitoring import budget, facts, rules
 from noria.monitoring.change import Point, began, limit, ordinary, sudden
 from noria.monitoring.facts import History, persistent
@@ -39,6 +40,7 @@ def points(values: Any) -> list[Point]:
 
 def test_the_parts_are_the_whole() -> None:
     assert sum(budget.SHARES.values()) == pytest.approx(1)
+    assert budget.SHARES["verification"] == PART, "a step imports no other step, so the number stands twice"
 
 
 @pytest.mark.parametrize("rule", [(1, 1), (2, 2), (2, 3), (5, 7)])

@@ -105,7 +105,7 @@ def checked(
     yield _volume(earlier, today, yesterday, day, rate / tests)
     if today is None or len(earlier) < LEAST_DAYS:
         return
-    yield from _hours(earlier, today)
+    yield from _hours(earlier, today, yesterday)
     yield from _again(earlier, today, rate / tests)
     for column in sorted(today.columns):
         days_of = [(some, some.columns[column]) for some in earlier if column in some.columns]
@@ -222,20 +222,27 @@ def _volume(
     return _check("volume", "", float(n), bound, failed=failed, n=len(earlier), detail=detail)
 
 
-def _hours(earlier: Sequence[DaySummary], today: DaySummary) -> Iterator[Check]:
-    """Hours of the day that always had rows and have none: what was cut off, when the rest came as ever."""
-    table = np.array([some.hours for some in earlier if some.hours], float)
+def _hours(earlier: Sequence[DaySummary], today: DaySummary, yesterday: DaySummary | None) -> Iterator[Check]:
+    """Hours of the day that always had rows and have none: half of a day's rows were cut off, or a quarter two days in a row."""
+    older = [some for some in earlier if some.hours and some.day < today.day - DAY]
+    table = np.array([some.hours for some in older], float)
     if len(table) < LEAST_DAYS or not today.hours or not table.sum():
         return
     usual = np.median(table, axis=0)
     empty = table == 0
     never = empty.sum(axis=0)
-    lost = [float(usual[(row & (never == 1))].sum()) for row in empty]  # hours that only this day did not have
-    share = float(usual[(np.array(today.hours) == 0) & (never == 0)].sum()) / usual.sum()
-    bound = max(LOST_HOURS, 2 * max(lost) / float(usual.sum()))
+    alone = [float(usual[row & (never == 1)].sum()) for row in empty]  # the hours that only this day did not have
+    bounds = [max(least, 2 * max(alone) / max(float(usual.sum()), 1.0)) for least in (LOST_HOURS, 2 * LOST_HOURS)]
+
+    def lost(day: DaySummary) -> float:
+        return float(usual[(np.array(day.hours) == 0) & (never == 0)].sum()) / max(float(usual.sum()), 1.0)
+
+    share = lost(today)
+    again = share > bounds[0] and yesterday is not None and bool(yesterday.hours) and lost(yesterday) > bounds[0]
     gone = [str(hour) for hour in range(24) if not today.hours[hour] and never[hour] == 0]
     said = f"{share:.1%} of a day's rows come in hours that never were empty and are now: {', '.join(gone) or 'none'}"
-    yield _check("hours", "", share, bound, failed=share > bound, n=len(table), detail=said)
+    bound = bounds[0] if again else bounds[1]
+    yield _check("hours", "", share, bound, failed=again or share > bounds[1], n=len(table), detail=said)
 
 
 def _again(earlier: Sequence[DaySummary], today: DaySummary, error: float) -> Iterator[Check]:

@@ -26,6 +26,8 @@ RUNNING = 0.3
 SHARE = 0.05
 OFF_GRID = 0.3
 NEW = 0.6
+MOST_NEW = 0.9
+FEW_NEW = 0.2
 STANDS = 0.1
 SLOWER = 0.5
 MOVES = 0.2
@@ -93,7 +95,8 @@ def _range(past: Past, days: list[ColumnDay]) -> Check:
     lows = [c.low for c in days if c.low is not None]
     highs = [c.high for c in days if c.high is not None]
     room = 0.3 * (max(highs) - min(lows))
-    low, high = min(lows) - room, max(highs) + room
+    wild = (max(highs) / min(lows)) ** 0.3 if min(lows) > 0 else 1.0  # a positive number may move by factors
+    low, high = min(lows) - room, max(max(highs) + room, max(highs) * wild)
     yesterday = past.before.quantiles if past.before is not None else ()
     older = past.older()
     low2 = min((c.low for c in older if c.low is not None), default=low) - room
@@ -152,26 +155,43 @@ def _mostly_one(values: Sequence[float]) -> bool:
 def _off_grid(past: Past) -> Iterator[Check]:
     """Values that never came, where a number takes few values (a reading's steps): another unit has other steps.
 
-    A new record lies beyond the known values, and a day of records is ordinary; so values between known ones are looked at apart.
+    A day of records is all new and lies beyond the known values: one day of values *between* known ones is enough, of values beyond two. The most
+    frequent value is left out (nought, where most values are nought): what is left has to be of few values too.
     """
-    table = [cell.numbers for _, cell in past.days]
-    if past.now.numbers is None or any(cell is None for cell in table) or len(table) < 2 * LEAST_DAYS:
+    table = [(day.day, cell.numbers) for day, cell in past.days]
+    if past.now.numbers is None or any(cell is None for _, cell in table) or len(table) < 2 * LEAST_DAYS:
         return
+    total: dict[str, int] = {}
+    for _, cell in table:
+        for value, n in (cell or {}).items():
+            total[value] = total.get(value, 0) + n
+    most = max(sorted(total), key=lambda v: total[v], default="")
     seen: set[float] = set()
+    older: set[float] = set()
     usual = []
-    for place, cell in enumerate(table):
-        values = {float(v): n for v, n in (cell or {}).items()}
-        if place >= len(table) / 2 and values:
+    for place, (day, cell) in enumerate(table):
+        values = _floats(cell, most)
+        if 2 * place >= len(table) and seen and sum(values.values()) >= SOME:
             usual.append(_unseen(values, seen))
         seen |= values.keys()
-    if len(usual) < LEAST_DAYS or len(seen) < SOME:
+        older |= values.keys() if day < past.today.day - DAY else set()
+    now, before = _floats(past.now.numbers, most), _floats(past.before.numbers if past.before is not None else None, most)
+    few = len(usual) < LEAST_DAYS or len(older) < SOME or median(one[0] for one in usual) > FEW_NEW
+    if few or sum(now.values()) < SOME:
         return
-    now = _unseen({float(v): n for v, n in past.now.numbers.items()}, seen)
-    bounds = [max(least, 2 * max(one[k] for one in usual)) for k, least in enumerate((NEW, OFF_GRID))]
-    k = 1 if now[1] / bounds[1] > now[0] / bounds[0] else 0
-    where = " and lie between known ones" if k else ""
-    said = f"{now[k]:.1%} of the values never came before{where}; {max(one[k] for one in usual):.1%} at most did so far"
-    yield made("new numbers", past.name, now[k], bounds[k], failed=now[k] > bounds[k], n=past.known, detail=said)
+    whole, between = _unseen(now, seen)
+    lasting = min(whole, _unseen(before, older)[0]) if sum(before.values()) >= SOME else 0.0
+    bounds = [min(max(least, 2 * max(one[k] for one in usual)), MOST_NEW) for k, least in enumerate((NEW, OFF_GRID))]
+    k = 0 if lasting > bounds[0] and between <= bounds[1] else 1
+    share, where = (between, " and lie between known ones") if k else (whole, " on two days")
+    said = (
+        f"{share:.1%} of the values never came before{where}; {max(one[k] for one in usual):.1%} at most did so on one day so far"
+    )
+    yield made("new numbers", past.name, share, bounds[k], failed=share > bounds[k], n=past.known, detail=said)
+
+
+def _floats(counts: Mapping[str, int] | None, most: str) -> dict[float, int]:
+    return {float(value): n for value, n in (counts or {}).items() if value != most}
 
 
 def _unseen(values: Mapping[float, int], seen: set[float]) -> tuple[float, float]:
@@ -233,11 +253,11 @@ def _new(name: str, what: str, past: Past, table: Sequence[Mapping[str, int]], n
 
 
 def _lost(past: Past, table: Sequence[Mapping[str, int]], now: Mapping[str, int]) -> Check:
-    seen = {value for values in table for value in values}
-    totals = [(sum(values.values()), values) for values in table]
+    daily = set(table[0]).intersection(*table[1:])
+    totals = [sum(values.values()) for values in table]
     gone = []
-    for value in sorted(seen - set(now)):
-        shares = [values.get(value, 0) / total for total, values in totals if total]
+    for value in sorted(daily - set(now)):
+        shares = [values[value] / total for total, values in zip(totals, table, strict=True)]
         if min(shares) > SHARE:
             gone.append((median(shares), value))
     lost = max((share for share, _ in gone), default=0.0)

@@ -18,13 +18,13 @@ from noria.core import duration
 from noria.system import System
 
 SHARES: dict[str, float] = {
-    "drift": 0.22,
-    "score": 0.06,
-    "inputs": 0.06,
-    "label": 0.06,
+    "drift": 0.19,
+    "score": 0.05,
+    "inputs": 0.05,
+    "label": 0.05,
     "expected": 0.06,
-    "harm slow": 0.14,
-    "harm fast": 0.16,
+    "harm slow": 0.12,
+    "harm fast": 0.14,
     "calibration": 0.04,
     "concept": 0.04,
     "slice": 0.04,
@@ -32,6 +32,7 @@ SHARES: dict[str, float] = {
     "operation": 0.04,
     "source": 0.04,
     "business": 0.02,
+    "verification": 0.1,
 }
 RUNNING = 0.3
 RULE, CLEAR = (2, 2), 5

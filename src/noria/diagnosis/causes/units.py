@@ -132,6 +132,7 @@ def _steps(case: Case) -> list[Check]:
 def _off_steps(days: Steps) -> tuple[datetime, NDArray[np.float64], dict[float, int], int] | None:
     """The first of the last days with many values never seen; the values known before it, those since that were not, and all since, counted."""
     seen: set[float] = set()
+    usual: list[float] = []
     for place, (day, values) in enumerate(days):
         new = sum(n for value, n in values.items() if value not in seen)
         if (
@@ -144,7 +145,10 @@ def _off_steps(days: Steps) -> tuple[datetime, NDArray[np.float64], dict[float, 
                 for value, n in later.items():
                     since[value] = since.get(value, 0) + n
             unseen = {value: n for value, n in sorted(since.items()) if value not in seen}
-            return (day, np.array(sorted(seen)), unseen, sum(since.values())) if len(unseen) >= 5 and len(seen) >= 8 else None
+            enough = len(unseen) >= 5 and len(seen) >= 8 and float(np.median(usual)) <= OFF_STEPS / 3
+            return (day, np.array(sorted(seen)), unseen, sum(since.values())) if enough else None
+        if place >= streams.REFERENCE // 2:
+            usual.append(new / max(sum(values.values()), 1))
         seen |= values.keys()
     return None
 
@@ -157,10 +161,11 @@ def _back(unseen: dict[float, int], seen: NDArray[np.float64]) -> tuple[str, flo
         back = (values - b) / a
         place = np.clip(np.searchsorted(seen, back), 1, len(seen) - 1)
         near = np.minimum(np.abs(back - seen[place - 1]), np.abs(back - seen[place]))
-        kept = near <= 1e-6 * np.maximum(np.abs(back), 1.0)
+        kept = near <= 1e-6 * np.abs(back) + 1e-12
         beyond = (back < seen[0]) | (back > seen[-1])  # a record in the old unit: it says nothing
         whole = float(counts[~beyond].sum())
-        share = float(counts[kept].sum()) / whole if whole > 0.5 * counts.sum() else 0.0
+        several = len(np.unique(np.round(back[kept], 9))) >= 5
+        share = float(counts[kept].sum()) / whole if whole > 0.5 * counts.sum() and several else 0.0
         if share > best[3]:
             best = (title, a, b, share)
     return best
