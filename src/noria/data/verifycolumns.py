@@ -161,7 +161,7 @@ def _off_grid(past: Past) -> Iterator[Check]:
     usual = []
     for place, cell in enumerate(table):
         values = {float(v): n for v, n in (cell or {}).items()}
-        if place >= len(table) / 2 and values:
+        if place >= len(table) / 2 and values and seen:
             usual.append(_unseen(values, seen))
         seen |= values.keys()
     if len(usual) < LEAST_DAYS or len(seen) < SOME:
