@@ -95,6 +95,7 @@ def test_parquet_is_read_too_and_a_later_batch_wins(world: Any, tmp_path: Path) 
         ("id,label\na@20240101T010000Z,perhaps\n", "row 1: label 'perhaps'"),
         ("id,label\na@20240101T010000Z,true\n,true\n", "row 2: id"),
         ("id,label\na@20240101T010000Z,2\n", "row 1: label"),
+        ("id,label\na@20240101T010000Z,true\na@20240101T010000Z,false\n", "a@20240101T010000Z' has 2 corrections"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_whole(world: Any, tmp_path: Path, text: str, says: str) -> None:

@@ -268,6 +268,15 @@ def test_what_is_put_aside_or_late_or_does_not_come() -> None:
     assert silent[("freshness", "")] is Verdict.FAIL
 
 
+def test_a_number_that_was_missing_for_weeks_and_then_comes() -> None:
+    def day(k: int) -> pl.DataFrame:
+        random = np.random.default_rng(k)
+        steps = pl.Series(random.integers(0, 30, 200) / 2) if k >= 28 else pl.Series([None] * 200, dtype=pl.Float64)
+        return batch(k).head(100).with_columns(x=steps.head(min(100, batch(k).height)))
+
+    assert verdicts([record(k, day(k)) for k in range(46)], 45)["missing values", "x"] is Verdict.PASS
+
+
 def test_batches_of_a_day_add_up() -> None:
     rows = batch(3)
     [whole] = merged(summarised(rows, COLUMNS))
@@ -279,6 +288,16 @@ def test_batches_of_a_day_add_up() -> None:
     assert (parts.columns["x"].low, parts.columns["x"].nulls) == (whole.columns["x"].low, rows["x"].null_count())
     assert parts.columns["x"].mean == pytest.approx(rows["x"].mean(), rel=1e-6)
     assert whole.columns["id"].values is None or len(whole.columns["id"].values) <= 200
+
+
+def test_a_column_that_one_batch_of_a_day_lacks_keeps_what_is_known_of_it() -> None:
+    rows = batch(3)
+    [whole] = merged(summarised(rows, COLUMNS))
+    without = {name: kind for name, kind in COLUMNS.items() if name != "x"}
+    [parts] = merged([*summarised(rows, COLUMNS), *summarised(rows.head(10), without)])
+    assert parts.columns["x"].nulls == whole.columns["x"].nulls + 10
+    assert parts.columns["x"].quantiles == whole.columns["x"].quantiles != ()
+    assert parts.columns["x"].moved == whole.columns["x"].moved
 
 
 def test_a_failure_and_its_end_are_recorded_once(world: Any) -> None:

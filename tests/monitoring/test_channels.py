@@ -325,6 +325,7 @@ def test_what_is_told_of_an_alert(home: Home) -> None:
 @pytest.mark.parametrize(
     "url",
     ["ftp://x", "https://", "file:", "smtp://h", "smtp://h?from=a@b.org", "smtp://u:secret@h?from=a@b&to=c@d", "https://h#least=never", "x",
+     "https://h/x#secret", "http://[secret", "https://h/secret x",
      "https://h:99999999", "smtp://h?from=a%0d%0aBcc:x@y&to=c@d"],
 )  # fmt: skip
 def test_a_wrong_channel_is_said_without_its_secret(url: str) -> None:

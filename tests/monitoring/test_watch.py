@@ -163,6 +163,24 @@ def test_a_season_never_seen_gives_no_verdict(begin: Any, told: Any) -> None:
     assert {verdicts[e] for e in ends[46:]} == {Verdict.NOT_ENOUGH_DATA}
 
 
+def test_old_windows_that_are_revised_are_judged_as_before_and_stay_old(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(), 20)
+    story.release(told.World())
+    story.tell(told.World(), 50)
+    monitoring.watch(story.home, story.system, story.now)
+    before = recent(story.home, "outcomes", 10)
+    everything = {r.window.start: r for r in recent(story.home, "outcomes", 70)}
+    frames = list(story.kept)
+    days = [told.START + k * told.DAY for k in range(22, 38)]
+    for day, frame in zip(days, frames[22:38], strict=True):
+        story.close(frame, Window(day, day + told.DAY), 1)
+    made = monitoring.watch(story.home, story.system, story.now)
+    assert [e.record.window.start for e in made] == days
+    assert [e.record.signals for e in made] == [everything[day].signals for day in days]
+    assert recent(story.home, "outcomes", 10) == before
+
+
 def test_a_revised_cohort_makes_a_new_version_and_keeps_the_old(begin: Any, told: Any) -> None:
     story = begin()
     story.tell(told.World(), 3)

@@ -233,3 +233,14 @@ def test_the_tables_have_a_form_in_postgres() -> None:
     texts = [str(CreateTable(table).compile(dialect=postgresql.dialect())) for table in tables.metadata.sorted_tables]
     assert any("BIGSERIAL" in text for text in texts)
     assert any('COLLATE "C"' in text for text in texts)
+
+
+def test_heads_are_in_order_of_name_whenever_they_were_written(home: Home) -> None:
+    with home.hold("test"):
+        for name, number in [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("d", 0), *(("b", k) for k in range(1, 11))]:
+            home.commit(approved(f"{name}{number}"), key=f"approved/{name}/{number}")
+        home.commit(approved("other"), key="approved-/z/0")
+    said = [entry.record.subject for entry in home.ledger.heads(Approved, "approved/", 3)]
+    assert said == ["b10", "c0", "d0"]
+    assert [entry.record.subject for entry in home.ledger.heads(Approved, "approved/", 9, below="c/")] == ["a1", "b10"]
+    assert home.ledger.heads(Turned, "approved/", 3) == []

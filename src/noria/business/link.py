@@ -121,11 +121,9 @@ def linked(home: Home, system: System) -> Entry[Linked] | None:
 
 def evidence(home: Home, system: System) -> Evidence:
     """The last 182 windows, and the evaluations and rollouts of the last year, from the records."""
-    kept: dict[datetime, Monitored] = {}
-    for entry in home.ledger.read(Monitored, prefix="monitored/outcomes/", newest=HORIZON + HORIZON // 4):
-        kept[entry.record.window.end] = entry.record
-    ends = sorted(kept)[-HORIZON:]
-    days = [day for day in (_day(system, kept[end]) for end in ends) if day is not None]
+    records = [entry.record for entry in home.ledger.heads(Monitored, "monitored/outcomes/", HORIZON)]
+    ends = [record.window.end for record in records]
+    days = [day for day in (_day(system, record) for record in records) if day is not None]
     since = (ends[-1] if ends else datetime.max.replace(tzinfo=home.clock.now().tzinfo)) - YEAR
     return Evidence(tuple(days), tuple(_evaluations(home, system, since)), tuple(_pairs(home, since)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -47,7 +48,7 @@ def relabel(home: Home, system: System, file: Path, *, by: str, note: str = "") 
     key = f"relabelled/{batch}"
     there = home.ledger.find(key)
     rows = [_row(system, place, row, by) for place, row in enumerate(read)]
-    wrong = [said for said in rows if isinstance(said, str)]
+    wrong = [said for said in rows if isinstance(said, str)] + _twice(rows)
     if wrong:
         more = f"; and {len(wrong) - MOST_WRONG} more" if len(wrong) > MOST_WRONG else ""
         raise DataFault(
@@ -110,6 +111,12 @@ def _row(system: System, place: int, row: dict[str, Any], by: str) -> dict[str, 
         return plain(system, given(system, {"id": row["id"], "label": label, "by": by}))
     except DataFault as fault:
         return f"row {place + 1}: {fault.message}"
+
+
+def _twice(rows: list[dict[str, Any] | str]) -> list[str]:
+    """The ids with more than one correction: which of them is meant cannot be told."""
+    ids = Counter(said["id"] for said in rows if isinstance(said, dict))
+    return [f"the id {name!r} has {n} corrections" for name, n in ids.items() if n > 1]
 
 
 def _cohorts(home: Home, system: System, asked: pl.Series) -> list[datetime]:

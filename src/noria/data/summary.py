@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from noria.records import ColumnDay, DaySummary
@@ -162,7 +163,7 @@ def _joined(a: DaySummary, b: DaySummary) -> DaySummary:
         if left is None or right is None:
             one, n = (left, b.n) if left is not None else (right, a.n)
             assert one is not None
-            columns[name] = ColumnDay(nulls=one.nulls + n, low=one.low, high=one.high, mean=one.mean, values=one.values)
+            columns[name] = msgspec.structs.replace(one, nulls=one.nulls + n)
             continue
         columns[name] = _column(left, a.n - left.nulls, right, b.n - right.nulls)
     hours = tuple(x + y for x, y in zip(a.hours, b.hours, strict=True)) if a.hours and b.hours else a.hours or b.hours

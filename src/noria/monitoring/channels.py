@@ -58,15 +58,22 @@ def _joined(setting: str, made: list[Channel]) -> list[Channel]:
 
 
 def _channel(text: str, folder: Path, json: bool) -> Channel:
-    url = urlsplit(text if text != "stdout" else "stdout:")
+    try:
+        url = urlsplit(text if text != "stdout" else "stdout:")
+    except ValueError:
+        raise SettingsError("the setting alerts has a URL that cannot be read", hint=HINT) from None
     kind = url.scheme
-    options = {name: values[-1] for name, values in parse_qs(url.fragment).items()}
+    if kind in ("http", "https") and not all("!" <= letter <= "~" for letter in text):
+        raise SettingsError(
+            f"the setting alerts has {_shown(url)!r} with letters that no URL has", hint="write them as %20 and so on"
+        )
+    options = {name: values[-1] for name, values in parse_qs(url.fragment, keep_blank_values=True).items()}
     least = options.get("least", "note" if kind in ("stdout", "file") else "ticket")
     if kind not in KINDS:
         raise SettingsError(f"the setting alerts has {_shown(url)!r}, which is no channel", hint=HINT)
     if least not in LEAST or set(options) - {"least"}:
         raise SettingsError(
-            f"the setting alerts has {_shown(url)!r} with #{url.fragment}", hint="#least= is page, ticket or note"
+            f"the setting alerts has {_shown(url)!r} with something else than #least=", hint="#least= is page, ticket or note"
         )
     if kind == "stdout":
         send = _printer(json)

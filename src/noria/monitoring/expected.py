@@ -154,7 +154,7 @@ def _bound(home: Home, system: System, kind: str, least: float | None, chance: f
         return None
     if kind == "level":
         return stats.better(metric) * least
-    closed = [entry.record for entry in home.ledger.read(CohortClosed, newest=PAST)]
+    closed = [entry.record for entry in home.ledger.heads(CohortClosed, "cohort/", PAST)]
     rows = [(record.mean, record.labelled) for record in closed if record.mean is not None and record.labelled]
     total = sum(n for _, n in rows)
     if not total or chance is None:

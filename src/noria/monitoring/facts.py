@@ -53,9 +53,17 @@ class History:
 
     @cached_property
     def failing(self) -> dict[str, list[tuple[Monitored, dict[str, list[Signal]]]]]:
-        """The windows of the last weeks, each with its failed signals by name; by what they are about."""
+        """The last windows, each with its failed signals by name; by what they are about."""
+        return self._with(Verdict.FAIL)
+
+    @cached_property
+    def passed(self) -> dict[str, list[tuple[Monitored, dict[str, list[Signal]]]]]:
+        """The last windows, each with the signals that are within their bounds."""
+        return self._with(Verdict.PASS)
+
+    def _with(self, verdict: Verdict) -> dict[str, list[tuple[Monitored, dict[str, list[Signal]]]]]:
         kept = {"traffic": self.traffic[-MEMORY:], "outcomes": self.outcomes[-MEMORY:]}
-        return {about: [(window, _failed(window)) for window in windows] for about, windows in kept.items()}
+        return {about: [(window, _judged(window, verdict)) for window in windows] for about, windows in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,7 @@ def resolved(history: History, known: Sequence[tuple[str, str]], said: Sequence[
     for name, subject in known:
         watch = watches.get(name)
         if watch is not None and (name, subject) not in about:
-            made += _counted(history, watch, subject, lambda _: False)
+            made += _counted(history, watch, subject, lambda s, w=watch, of=subject: _subject(w, s) == of)  # type: ignore[misc]
     return made
 
 
@@ -198,7 +206,8 @@ def _counted(history: History, watch: Watch, subject: str, mine: Callable[[Signa
     failed = [(window, signals) for window, signals in hits if signals]
     if not failed:
         since = hits[-1][0].window.start if hits else EPOCH
-        said = f"{watch.name} of {subject}: back within bounds"
+        within = any(mine(s) for _, passed in history.passed[watch.about][-watch.clear :] for s in _of(watch, passed))
+        said = f"{watch.name} of {subject}: {'back within bounds' if within else 'it is not measured any more'}"
         return [Finding(watch.name, subject, watch.level, watch.harm, False, cleared, since, Estimate(None), None, said)]
     worst = max(failed[-1][1], key=lambda signal: (_over(signal), signal.subject))
     gross = bool(hits[-1][1]) and any(_gross(signal) for signal in hits[-1][1])
@@ -244,10 +253,10 @@ def _since(hits: Sequence[tuple[Monitored, list[Signal]]]) -> datetime:
     return start
 
 
-def _failed(window: Monitored) -> dict[str, list[Signal]]:
+def _judged(window: Monitored, verdict: Verdict) -> dict[str, list[Signal]]:
     made: dict[str, list[Signal]] = {}
     for signal in window.signals:
-        if signal.verdict is Verdict.FAIL:
+        if signal.verdict is verdict:
             made.setdefault(signal.name, []).append(signal)
     return made
 

@@ -232,7 +232,7 @@ def labels(history: History) -> list[Finding]:
         after = history.after(name, "label")
         fresh = [p for p in points if after is None or p.start >= after]
         bound = min(times * usual.mean, usual.mean - more) if sign > 0 else usual.mean - more
-        tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)
+        tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)  # the label's drift has the last
         if tested is None:
             continue
         if tested.raised and tested.size.value is not None:

@@ -37,7 +37,7 @@ def together(  # noqa: PLR0917  the window, and what it is held against
         return made
     sample, named = found
     made += inputs_together(sample, window, frame)
-    made += _labels(sample, window, frame, window_error(system, "label", 2))
+    made += _labels(sample, window, frame, window_error(system, "label shift"))
     made += expected(home, system, sample, frame, [*signals, *made], own, release)
     return [*made, named]
 

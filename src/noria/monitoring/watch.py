@@ -30,7 +30,10 @@ def watch(home: Home, system: System, now: datetime) -> list[Entry[Monitored]]: 
     closed = outcomes_due(home)
     past = recent(home, "outcomes", OUTCOMES + 1) if closed else []
     for cohort in closed:
-        record = outcomes(home, system, cohort.record, past)
+        window = cohort.record.window
+        late = bool(past) and window.end <= past[-1].window.end
+        before = recent(home, "outcomes", OUTCOMES, before=window) if late else past
+        record = outcomes(home, system, cohort.record, before)
         made.append(home.commit(record, key=key("outcomes", record.window, record.revision), parents=[cohort.id]))
         past = sorted([*(r for r in past if r.window != record.window), record], key=lambda r: r.window)[-OUTCOMES - 1 :]
     return made

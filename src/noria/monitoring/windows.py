@@ -23,12 +23,11 @@ def key(about: About, window: Window, revision: int = 0) -> str:
     return f"monitored/{about}/{window.end.isoformat()}/{revision}"
 
 
-def recent(home: Home, about: About, count: int) -> list[Monitored]:
-    """The newest revisions of the last ``count`` windows watched, in order of time."""
-    kept: dict[datetime, Monitored] = {}
-    for entry in home.ledger.read(Monitored, prefix=f"monitored/{about}/", newest=count + count // 4 + 2):
-        kept[entry.record.window.end] = entry.record
-    return [kept[end] for end in sorted(kept)][-count:]
+def recent(home: Home, about: About, count: int, *, before: Window | None = None) -> list[Monitored]:
+    """The newest revisions of the last ``count`` windows watched, in order of time; with ``before`` of those that end by its start."""
+    below = f"{before.end.isoformat()}/" if before is not None else ""
+    found = home.ledger.heads(Monitored, f"monitored/{about}/", count, below=below)
+    return [entry.record for entry in found]
 
 
 def traffic_due(home: Home, system: System) -> list[Window]:

@@ -88,6 +88,29 @@ class Ledger:
         found = self._kept((kind, "furthest", prefix), lambda: self._entries(entries.c.key == greatest))
         return found[0] if found else None
 
+    def heads(self, kind: type[R], prefix: str, count: int, *, below: str = "") -> list[Entry[R]]:
+        """Of keys ``prefix`` + name + "/" + number: each name's entry with the greatest number, of the last ``count`` names, in order of name.
+
+        With ``below`` only of names less than it. Unlike ``read(newest=…)``, what was written late about something old comes where it belongs.
+        """
+
+        def found() -> list[Entry[Any]]:
+            where = _chosen(kind, prefix)
+            if below:
+                where.append(entries.c.key < prefix + below)
+            best: dict[str, int] = {}
+            query = sa.select(entries.c.key).where(*where).order_by(entries.c.key.desc())
+            with dialect.mapped(self.url), self._engine.connect() as connection, connection.execute(query) as rows:
+                for (key,) in rows:
+                    name, _, number = key[len(prefix) :].rpartition("/")
+                    if name not in best and len(best) == count:
+                        break
+                    best[name] = max(best.get(name, 0), int(number))
+            kept = {f"{prefix}{name}/{number}": name for name, number in best.items()}
+            return sorted(self._entries(entries.c.key.in_(kept)), key=lambda entry: kept[entry.key])
+
+        return list(self._kept((kind, "heads", prefix, count, below), found))
+
     @overload
     def read(
         self,
