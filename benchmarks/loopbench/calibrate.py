@@ -26,11 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from noria.core import Verdict
-
 from loopbench import scoring
 from loopbench.faults import FAULTS
 from loopbench.results import load
+from noria.core import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
