@@ -132,6 +132,8 @@ def test_skew_that_was_found_is_no_evidence_of_parity(story: Any, told: Any) -> 
         assert points(story)["monitoring.skew"] == float(number)
     story.clock.move(story.clock.now() + DAY)
     cause = Cause(name="training-serving skew", verdict=Verdict.FAIL, weight=0.9, step="deployment", act="a", evidence=())
-    found = Diagnosed(symptoms=("s",), window=Window(story.now - DAY, story.now), causes=(cause,), back_to="deployment", account="a")
+    found = Diagnosed(
+        symptoms=("s",), window=Window(story.now - DAY, story.now), causes=(cause,), back_to="deployment", account="a"
+    )
     story.home.commit(found, key="diagnosis/planted")
     assert points(story)["monitoring.skew"] == 0.0
