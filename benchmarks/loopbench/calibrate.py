@@ -29,6 +29,7 @@ from scipy.optimize import minimize
 from loopbench import scoring
 from loopbench.faults import FAULTS
 from loopbench.results import load
+from noria.core import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -39,11 +40,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """One diagnosis: every cause's logit of strength, how strongly the found ones were found, what they add by default, and which are right."""
+    """One diagnosis: every cause's logit of strength, how strongly the found ones were found, what they add by default, and which are right.
+
+    ``moved`` says which causes the others may move at all: what was seen itself is not explained away (``ranking.explainable``).
+    """
 
     names: tuple[str, ...]
     logits: Floats
     found: Floats
+    moved: NDArray[np.bool_]
     added: Floats
     right: NDArray[np.bool_]  # the last is "none of these"
     weight: float
@@ -69,16 +74,20 @@ def cases(results: Sequence[dict[str, Any]]) -> list[Case]:
 
 
 def _case(ranking: Any, tested: dict[str, Any], causes: Sequence[str], weight: float, part: int) -> Case:
-    these = [SimpleNamespace(name=n, step=step, blocks=blocks, verdict=v) for n, v, _, step, blocks in tested["causes"]]
-    strength = np.array([tested["features"][f"{one.name}:strength"] for one in these])
-    fails = np.array([one.verdict == "fail" for one in these], float)
+    these = [
+        SimpleNamespace(name=n, step=step, blocks=blocks, verdict=Verdict(v), strength=tested["features"][f"{n}:strength"])
+        for n, v, _, step, blocks in tested["causes"]
+    ]
+    strength = np.array([one.strength for one in these])
+    fails = np.array([one.verdict is Verdict.FAIL for one in these], float)
+    moved = np.array([ranking.explainable(one) for one in these])
     default = ranking.Parameters()
     added = np.array([[ranking.pair(a, b, default) if a is not b else 0.0 for b in these] for a in these])
     right = np.array([one.name in causes for one in these] + [not causes])
     if not right.any():
         right[-1] = True
     names = tuple(one.name for one in these)
-    return Case(names, np.log(strength / (1 - strength)), fails * strength, added, right, weight, part)
+    return Case(names, np.log(strength / (1 - strength)), fails * strength, moved, added, right, weight, part)
 
 
 class Model:
@@ -89,8 +98,8 @@ class Model:
         self.causes = sorted({name for case in all_cases for name in case.names})
         together: dict[tuple[str, str], int] = {}
         for case in all_cases:
-            up = [name for name, size in zip(case.names, case.found, strict=True) if size > 0]
-            for pair in ((a, b) for a in up for b in up if a != b):
+            up = [(name, moved) for name, size, moved in zip(case.names, case.found, case.moved, strict=True) if size > 0]
+            for pair in ((a, b) for a, moved in up for b, _ in up if a != b and moved):
                 together[pair] = together.get(pair, 0) + 1
         self.pairs = sorted(pair for pair, n in together.items() if n >= SEEN)
         self.place = {name: k for k, name in enumerate(self.causes)}
@@ -107,7 +116,7 @@ class Model:
         moves[n, 2 * k] = 1.0
         rows = {name: row for row, name in enumerate(case.names)}
         for column, (one, other) in enumerate(self.pairs):
-            if one in rows and other in rows:
+            if one in rows and other in rows and case.moved[rows[one]]:
                 moves[rows[one], 2 * k + 1 + column] = case.found[rows[other]]
         return base, moves
 
@@ -197,7 +206,7 @@ def main() -> None:
 def pair_default(all_cases: Sequence[Case], one: str, other: str) -> float:
     """What ``other`` adds to ``one`` by default."""
     for case in all_cases:
-        if one in case.names and other in case.names:
+        if one in case.names and other in case.names and case.moved[case.names.index(one)]:
             return float(case.added[case.names.index(one), case.names.index(other)])
     return 0.0
 

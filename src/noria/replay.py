@@ -212,13 +212,13 @@ def _lived(home: Home, system: System, name: str, end: datetime) -> tuple[Lived,
 
 
 def _cost(home: Home, system: System, trainings: int) -> float:
-    """What the machine learning cost: predictions, labels, trainings, days. Calibrating anew trains nothing, and costs none."""
+    """What the machine learning cost: predictions by a release, labels that came, trainings, days. Calibrating anew trains nothing, and costs none."""
     prices = system.costs
     scored = home.ledger.read(Scored)
-    closed = {entry.record.window.end: entry.record.labelled for entry in home.ledger.read(CohortClosed)}
+    closed = {e.record.window.end: e.record.labelled - e.record.silent for e in home.ledger.read(CohortClosed)}
     days = (scored[-1].record.window.end - min(closed)) / timedelta(days=1) if scored and closed else 0.0
     parts = (
-        prices.prediction * sum(entry.record.n for entry in scored),
+        prices.prediction * sum(n for entry in scored for release, n in entry.record.releases.items() if release),
         prices.label * sum(closed.values()),
         prices.training * trainings,
         prices.day * max(0.0, days),

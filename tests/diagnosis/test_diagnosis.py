@@ -305,6 +305,9 @@ def test_the_same_failing_verification_is_one_fault(begin: Any, told: Any) -> No
     assert diagnosis.diagnose(story.home, story.system, story.now) == []
     verified(3, "nulls", "volume")
     assert len(diagnosis.diagnose(story.home, story.system, story.now)) == 1
+    for day in range(4, 60):
+        verified(day, "nulls" if day % 2 else "volume")
+        assert diagnosis.diagnose(story.home, story.system, story.now) == []
 
 
 def test_rows_refused_by_ingest(begin: Any, told: Any) -> None:

@@ -30,7 +30,8 @@ def planted(n: int, seed: int) -> list[Case]:
         right = np.zeros(4, bool)
         right[truth] = True
         found = strength * (strength > 0.5)
-        made.append(Case(NAMES, np.log(strength / (1 - strength)), found, np.zeros((3, 3)), right, 1.0, k % calibrate.PARTS))
+        logits, moved = np.log(strength / (1 - strength)), np.ones(3, bool)
+        made.append(Case(NAMES, logits, found, moved, np.zeros((3, 3)), right, 1.0, k % calibrate.PARTS))
     return made
 
 
@@ -66,14 +67,16 @@ def test_the_slope_is_that_of_the_loss() -> None:
     assert all(penalised(theta + 0.1 * random.standard_normal(model.size)) > least for _ in range(30))
 
 
-def test_it_is_the_model_of_the_diagnosis() -> None:
+@pytest.mark.parametrize("moved", [0.9, 0.99])
+def test_it_is_the_model_of_the_diagnosis(moved: float) -> None:
+    """With any numbers, also where a cause was seen itself, which no other moves."""
     ranking = pytest.importorskip("noria.diagnosis.ranking")
     from noria.core import Check, Verdict
     from noria.diagnosis.tested import Tested
 
     these = [
         Tested("unit changed", "data", "", (Check("a", Verdict.FAIL),), 0.6, blocks=True),
-        Tested("covariate shift", "development", "", (Check("b", Verdict.FAIL),), 0.9),
+        Tested("covariate shift", "development", "", (Check("b", Verdict.FAIL),), moved),
         Tested("label noise", "data", "", (Check("c", Verdict.PASS),), blocks=True),
     ]
     tested = {
@@ -85,4 +88,15 @@ def test_it_is_the_model_of_the_diagnosis() -> None:
     made = dict(zip([*case.names, ranking.NONE], model.chances(case, np.zeros(model.size)), strict=True))
     said = ranking.probabilities(these, ranking.Parameters())
     assert made == pytest.approx(said)
+    model.pairs = [("covariate shift", "unit changed"), ("unit changed", "covariate shift")]
+    model.size += 2
+    theta = np.random.default_rng(6).normal(0, 0.5, model.size)
+    pair = {
+        one: {other: calibrate.pair_default([case], one, other) + theta[2 * len(model.causes) + 1 + place]}
+        for place, (one, other) in enumerate(model.pairs)
+    }
+    bias = {name: theta[place] for place, name in enumerate(model.causes)} | {ranking.NONE: theta[2 * len(model.causes)]}
+    scale = {name: ranking.SCALE + theta[len(model.causes) + place] for place, name in enumerate(model.causes)}
+    made = dict(zip([*case.names, ranking.NONE], model.chances(case, theta), strict=True))
+    assert made == pytest.approx(ranking.probabilities(these, ranking.Parameters(bias, scale, pair)))
     assert case.right.tolist() == [True, False, False, False]

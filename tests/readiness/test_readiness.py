@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from noria import monitoring
-from noria.core import Check, NotFound, SettingsError, Verdict
+from noria.core import Check, NotFound, SettingsError, Verdict, Window
 from noria.readiness import SECTIONS, TESTS, score, state
-from noria.records import Drilled, RolloutMoved
+from noria.records import Cause, Diagnosed, Drilled, RolloutMoved
 
 DAY = timedelta(days=1)
 
@@ -116,3 +116,24 @@ def test_wrong_statements_are_refused(story: Any) -> None:
         state(story.home, "data.privacy", by="ada", note=" ", until=until)
     with pytest.raises(SettingsError, match="has passed"):
         state(story.home, "data.privacy", by="ada", note="n", until=story.clock.now())
+
+
+def test_skew_that_was_found_is_no_evidence_of_parity(story: Any, told: Any) -> None:
+    world = told.World()
+    story.tell(world, 40)
+    story.release(world)
+    assert points(story)["monitoring.skew"] == 0.0
+    passed = (Check("score parity", Verdict.PASS),)
+    for number, bundle in enumerate(("another", story.bundle)):
+        moved = RolloutMoved(
+            rollout=number, stage="full", share=1.0, step=1, challenger=bundle, champion=None, verdict=Verdict.PASS, checks=passed, reason="r",
+        )  # fmt: skip
+        story.home.commit(moved, key=f"rollout/{number}/1")
+        assert points(story)["monitoring.skew"] == float(number)
+    story.clock.move(story.clock.now() + DAY)
+    cause = Cause(name="training-serving skew", verdict=Verdict.FAIL, weight=0.9, step="deployment", act="a", evidence=())
+    found = Diagnosed(
+        symptoms=("s",), window=Window(story.now - DAY, story.now), causes=(cause,), back_to="deployment", account="a"
+    )
+    story.home.commit(found, key="diagnosis/planted")
+    assert points(story)["monitoring.skew"] == 0.0

@@ -123,8 +123,8 @@ def probabilities(tested: Sequence[Tested], parameters: Parameters | None = None
 def pair(one: Tested, other: Tested, given: Parameters) -> float:
     """What finding ``other`` adds to the score of ``one``."""
     named = given.pair.get(one.name, {})
-    if strength(one) >= MOST and one.name != GENERAL:
-        return 0.0  # it was seen itself, and not inferred from what it does
+    if not explainable(one):
+        return 0.0
     if other.name in named:
         return named[other.name]
     if (one.name, other.name) in BESIDE:
@@ -132,6 +132,11 @@ def pair(one: Tested, other: Tested, given: Parameters) -> float:
     if one.name == GENERAL and level(other) == 0:
         return EXPLAINED  # the more specific fault of data is the better answer
     return EXPLAINED if level(other) < level(one) else 0.0
+
+
+def explainable(one: Tested) -> bool:
+    """Whether other causes can account for it: not where it was seen itself, and not inferred from what it does."""
+    return strength(one) < MOST or one.name == GENERAL
 
 
 def level(one: Tested) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ KINDS: tuple[type[Record], ...] = (Blocked, Verified, Gated, Alerted, RolloutMov
 AGAIN = (3, 7, 14)
 """After so many windows an open fault is diagnosed again: by then there is more to go by."""
 MEMORY = 32
+RUN = 7
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def new_symptoms(home: Home) -> list[list[Entry[Record]]]:
     last = home.ledger.latest(Diagnosed)
     after = last.seq if last is not None else 0
     seen = [entry for kind in KINDS for entry in home.ledger.read(kind, after=after) if is_symptom(entry)]
-    seen = [entry for entry in seen if not _known(home, entry)]
+    again = _continued(home, {e.record.source for e in seen if isinstance(e.record, Verified)})
+    seen = [entry for entry in seen if entry.id not in again and not _known(home, entry)]
     data = [entry for entry in seen if isinstance(entry.record, Blocked | Verified)]
     model = [entry for entry in seen if not isinstance(entry.record, Blocked | Verified)]
     return [sorted(group, key=lambda entry: entry.seq) for group in (data, model) if group]
@@ -124,20 +126,31 @@ def _due(home: Home, system: System, fault: Entry[Diagnosed], now: datetime) -> 
 
 
 def _known(home: Home, entry: Entry[Record]) -> bool:
-    """Whether this is the continuation of what was diagnosed already: the same source failing the same tests, an alert that says the same harm.
+    """Whether this goes on with what was diagnosed already: an alert that says the same harm.
 
     An alert of harm that widens is news when it is headed by another finding than before.
     """
-    if isinstance(entry.record, Alerted):
-        mine = [e for e in home.ledger.read(Alerted) if e.record.alert == entry.record.alert and e.seq < entry.seq]
-        same = bool(mine) and (mine[-1].record.name, mine[-1].record.subject) == (entry.record.name, entry.record.subject)
-        return same and any(e.record.harm for e in mine)
-    if not isinstance(entry.record, Verified):
+    if not isinstance(entry.record, Alerted):
         return False
-    newest = [e for e in home.ledger.read(Verified, newest=32) if e.record.source == entry.record.source and e.seq < entry.seq]
-    if not newest or newest[-1].record.verdict is not Verdict.FAIL:
-        return False
-    return _failing(newest[-1].record) >= _failing(entry.record)
+    mine = [e for e in home.ledger.read(Alerted) if e.record.alert == entry.record.alert and e.seq < entry.seq]
+    same = bool(mine) and (mine[-1].record.name, mine[-1].record.subject) == (entry.record.name, entry.record.subject)
+    return same and any(e.record.harm for e in mine)
+
+
+def _continued(home: Home, sources: Collection[str]) -> set[str]:
+    """The failed verifications of these sources that fail only what failed in the week before, without a day that passed in between: by their ids."""
+    made: set[str] = set()
+    for source in sorted(sources):
+        run: list[set[tuple[str, str]]] = []
+        for entry in home.ledger.read(Verified, prefix=f"verify/{source}/"):
+            if entry.record.verdict is not Verdict.FAIL:
+                run = []
+                continue
+            failing = _failing(entry.record)
+            if run and set().union(*run[-RUN:]) >= failing:
+                made.add(entry.id)
+            run.append(failing)
+    return made
 
 
 def _failing(record: Verified) -> set[tuple[str, str]]:

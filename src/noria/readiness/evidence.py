@@ -13,6 +13,7 @@ from noria.core import Check, Verdict, duration
 from noria.records import (
     Approved,
     Declared,
+    Diagnosed,
     Drilled,
     Entry,
     Evaluated,
@@ -39,6 +40,7 @@ from noria.system import Boosting, Linear, System
 R = TypeVar("R", bound=Record)
 RECENT = 7
 DRILL = timedelta(days=180)
+SKEW, PARITY = "training-serving skew", "score parity"
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,10 @@ def cost(look: Look) -> Shown:
 
 def meta(look: Look) -> Shown:
     declared = look.last(Declared)
-    if not look.system.objective.sensitive and not any(s.regulation for s in look.system.sources.values()):
-        return Shown(False, "neither sensitive columns nor regulations are declared")
+    if not look.system.objective.sensitive:
+        rules = sorted(name for name, source in look.system.sources.items() if source.regulation)
+        of_rules = f"the cards of {', '.join(rules)} name rules, which a person has to look after; " if rules else ""
+        return Shown(False, f"{of_rules}no sensitive columns are declared")
     if declared is None:
         return Shown(False, "nothing is declared")
     return Shown(True, "sensitive columns are declared, cannot be features, and are watched as slices", (declared.key,))
@@ -326,22 +330,30 @@ def invariants(look: Look) -> Shown:
 
 
 def skew(look: Look) -> Shown:
-    found = look.signals("traffic", "skew")
-    if found:
-        worst = max(found, key=lambda item: item[1].value or 0.0)
-        return Shown(
-            True,
-            f"logged features are computed anew and compared; the worst: {worst[1].subject} at {worst[1].value or 0.0:.2%}",
-            (worst[0].key,),
-        )
+    """What was served under the release in force was computed anew, in a diagnosis or in its roll-out, and is the same."""
+    if look.release is None:
+        return NO_RELEASE
+    told = [
+        (e, cause)
+        for e in look.home.ledger.read(Diagnosed, since=look.release.at)
+        for cause in e.record.causes
+        if cause.name == SKEW and cause.verdict in (Verdict.PASS, Verdict.FAIL)
+    ]
+    if told and told[-1][1].verdict is Verdict.FAIL:
+        found = told[-1][0]
+        return Shown(False, f"the diagnosis of {found.at:%Y-%m-%d} found {SKEW}", (found.key,))
+    bundle = look.release.record.bundle
     moved = [
         e
         for e in look.home.ledger.read(RolloutMoved)
-        if any(c.name == "score parity" and c.verdict is Verdict.PASS for c in e.record.checks)
+        if e.record.challenger == bundle and any(c.name == PARITY and c.verdict is Verdict.PASS for c in e.record.checks)
     ]
     if moved:
         return Shown(True, "scores as served were computed anew in the roll-out, and are the same", (moved[-1].key,))
-    return Shown(False, "served features and scores were not compared with computed ones yet")
+    if told:
+        found = told[-1][0]
+        return Shown(True, f"features as served were computed anew on {found.at:%Y-%m-%d}, and are the same", (found.key,))
+    return Shown(False, "what the release serves was not compared with what is computed yet")
 
 
 def fresh(look: Look) -> Shown:

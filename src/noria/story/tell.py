@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from noria import data, diagnosis, loop
+from noria import business, data, diagnosis, loop
 from noria.core import Estimate, SimulatedClock, Verdict
 from noria.deployment import Bundles
 from noria.monitoring.grouping import members
@@ -217,7 +217,10 @@ def wrong_labels(told: Told) -> Chapter:
         ),
         Trap(
             "the gate refuses, and the diagnosis goes back to the data",
-            before.record.verdict is Verdict.FAIL and diagnosis.record.back_to == "data" and _first(diagnosis) == "label noise",
+            before.record.verdict is Verdict.FAIL
+            and diagnosis.record.back_to == "data"
+            and _of(diagnosis, before)
+            and _first(diagnosis) == "label noise",
             f"{_failed(before)}; {_first(diagnosis)} → {diagnosis.record.back_to}",
             diagnosis.key,
         ),
@@ -268,7 +271,10 @@ def always_no(told: Told) -> Chapter:
         ),
         Trap(
             "the diagnosis names the constant predictor and asks for a number of positives",
-            _first(diagnosis) == "constant predictor" and diagnosis.record.back_to == "data" and any(c.isdigit() for c in asks),
+            _of(diagnosis, gated)
+            and _first(diagnosis) == "constant predictor"
+            and diagnosis.record.back_to == "data"
+            and any(c.isdigit() for c in asks),
             f"{_first(diagnosis)} → {diagnosis.record.back_to}: {asks}",
             diagnosis.key,
         ),
@@ -306,7 +312,7 @@ def stale(told: Told) -> Chapter:
         ),
         Trap(
             "the diagnosis sees that the world has changed",
-            "concept change" in _first(diagnosis) and diagnosis.record.back_to == "development",
+            _of(diagnosis, gated) and "concept change" in _first(diagnosis) and diagnosis.record.back_to == "development",
             f"{_first(diagnosis)} → {diagnosis.record.back_to}",
             diagnosis.key,
         ),
@@ -314,11 +320,16 @@ def stale(told: Told) -> Chapter:
     seen = gated.seq
     told.until(world.LAYOUT + 50, lambda: any(e.record.verdict is Verdict.PASS for e in told.home.ledger.read(Gated, after=seen)))
     order, passed = told.newest(Retraining, "retraining/go/"), told.newest(Gated)
+    learned = next(p for p in told.newest(TrainingSet).record.parts if p.name == "train").window
+    since = (learned.end - max(learned.start, world.START + world.LAYOUT * DAY)) / learned.length
     traps.append(
         Trap(
-            "retraining is triggered without anybody asking, on data from after the change",
-            order.seq > seen and "by hand" not in order.record.triggers and passed.record.verdict is Verdict.PASS,
-            f"{', '.join(order.record.triggers)}; the gate: {passed.record.verdict}",
+            "retraining is triggered without anybody asking, on data nearly all from after the change",
+            order.seq > seen
+            and "by hand" not in order.record.triggers
+            and passed.record.verdict is Verdict.PASS
+            and since > 0.75,
+            f"{', '.join(order.record.triggers)}; {since:.0%} of the time it learned from is after the change; the gate: {passed.record.verdict}",
             order.key,
         )
     )
@@ -350,21 +361,21 @@ def deploy(told: Told) -> Chapter:
 def revenue_falls(told: Told) -> Chapter:
     seen = told.newest(Declared).seq
 
+    began = world.START + world.TIRED * DAY
+
     def broken() -> list[Entry[Linked]]:
-        return [e for e in told.home.ledger.read(Linked) if e.record.verdict is Verdict.FAIL]
+        return [e for e in told.home.ledger.read(Linked, since=began) if business.state(e.record) == "broken"]
 
     def fired() -> list[Entry[Alerted]]:
-        found = told.home.ledger.read(Alerted, after=seen)
-        return [
-            e for e in found if e.at > world.START + world.TIRED * DAY and _about_value(e.record) and e.record.state == "open"
-        ]
+        found = told.home.ledger.read(Alerted, after=seen, since=began)
+        return [e for e in found if _about_value(e.record) and e.record.state == "open"]
 
-    told.until(
-        world.TIRED + 45,
-        lambda: bool(broken()) and bool(fired()) and any(_misaligned(e) for e in told.home.ledger.read(Diagnosed)),
-    )
+    def explained() -> list[Entry[Diagnosed]]:
+        return [e for e in told.home.ledger.read(Diagnosed, since=began) if _misaligned(e)]
+
+    told.until(world.TIRED + 45, lambda: bool(broken()) and bool(fired()) and bool(explained()))
     alerts, links = fired(), broken()
-    diagnosis = next((e for e in reversed(told.home.ledger.read(Diagnosed)) if _misaligned(e)), None)
+    diagnosis = next(iter(reversed(explained())), None)
     delay = (alerts[0].at - world.START) // DAY - world.TIRED if alerts else None
     traps = (
         Trap(
@@ -455,6 +466,11 @@ def _looked_at_again(told: Told, analysed: Entry[Analysed]) -> Path:
 def _first(diagnosis: Entry[Diagnosed]) -> str:
     causes = diagnosis.record.causes
     return causes[0].name if causes and causes[0].verdict is Verdict.FAIL else "no cause found"
+
+
+def _of(diagnosis: Entry[Diagnosed], gated: Entry[Gated]) -> bool:
+    """Whether a diagnosis is of this refusal, and not of something before it."""
+    return gated.key in diagnosis.record.symptoms
 
 
 def _failed(gated: Entry[Gated]) -> str:

@@ -85,26 +85,12 @@ def slice_failure(case: Case) -> Tested:
     if not both.rise.known or not (both.rise.value or 0.0) > 0:
         made = check(name, False if both.rise.known else None, size=both.rise, bound=0.0, detail=f"the loss moved by {both.rise}")
         return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
-    found, made = _worst(case, both, name)
+    found, made = _searched(case, both, name)
     if found is not None:
         act = f"look at rows with {found.name}: give them features or rows of their own, or leave their decisions to the fallback until then"
         strength = 0.9 if found.share < 0.5 else 0.6
         return Tested("slice failure", "development", act, (*failed, made), strength)
     return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
-
-
-def worst_slice(case: Case) -> measure.Slice | None:
-    """The slice that holds most of what the loss rose by, when the rest of the rows did not change; once per case."""
-    both = case.compared
-    return _worst(case, both, "")[0] if both is not None and (both.rise.value or 0.0) > 0 else None
-
-
-def _worst(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
-    known: tuple[measure.Slice | None, Check] | None = case.__dict__.get("_worst")
-    if known is None:
-        known = _searched(case, both, name)
-        case.__dict__["_worst"] = known  # as a cached property keeps it
-    return known
 
 
 def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:

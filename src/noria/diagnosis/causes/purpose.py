@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from noria import measure, stats
+from noria.business.net import counted
 from noria.core import Check, Estimate, NoriaError, Verdict, Window
 from noria.development.curve import Curve, learning_curve
 from noria.diagnosis.case import SPAN, Case, Sample
@@ -17,7 +18,7 @@ from noria.diagnosis.compared import Compared, folds
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check, rounded
 from noria.monitoring.grouping import members
-from noria.records import Charter, CohortClosed, Linked, Monitored, Trained, Valued
+from noria.records import Charter, CohortClosed, Linked, Monitored, Valued
 
 LAST = "last"  # the first word of every such baseline's name: "last", "last_origin", "last label"
 LEAST = 10
@@ -365,10 +366,11 @@ def _net(case: Case, books: list[Valued], start: datetime) -> tuple[stats.longru
     """By window: the gain over doing nothing under releases, and the same less what it cost."""
     costs = case.system.costs
     end = books[-1].window.end if books else case.window.end
-    trained = [e.at for e in case.home.ledger.read(Trained, since=start) if not e.record.baseline and e.at <= end]
-    labelled = {c.window.end: c.labelled for c in (e.record for e in case.home.ledger.read(CohortClosed, since=start))}
+    trained = counted(case.home, Window(start, end))["trainings"] if start < end else 0.0
+    cohorts = (e.record for e in case.home.ledger.read(CohortClosed, since=start))
+    labelled = {c.window.end: c.labelled - c.silent for c in cohorts}  # a label by silence costs nothing
     gross, net = [], []
-    trainings = costs.training * len(set(trained)) / max(len(books), 1)
+    trainings = costs.training * trained / max(len(books), 1)
     for book in books:
         parts = [part for name, part in book.sums.items() if name and "do nothing" in part]
         if not parts:
