@@ -202,7 +202,7 @@ WILD: dict[str, tuple[Plant, tuple[str, str], int]] = {
     "other forms": (lambda rows: rows.with_columns(pl.format("x/{}", "ticket").alias("ticket")), ("new forms", "ticket"), 1),
     "cut off at noon": (lambda rows: rows.filter(pl.col("hour").dt.hour() < 11), ("hours", ""), 1),
     "a third is cut off": (lambda rows: rows.filter(pl.col("hour").dt.hour() < 16), ("hours", ""), 2),
-    "half of the rows stay away": (lambda rows: rows.sort("price").head(20), ("volume", ""), 2),
+    "most rows stay away": (lambda rows: rows.sort("price").head(12), ("volume", ""), 1),
 }
 
 
