@@ -58,16 +58,6 @@ def test_how_often_a_rule_begins_is_what_a_long_run_shows(rule: tuple[int, int],
     assert budget.begins(budget.window_error(0.004, rule, running), rule, running) == pytest.approx(0.004, rel=0.01)
 
 
-def test_rare_values_follow_the_tail() -> None:
-    random = np.random.default_rng(0)
-    beyond = [
-        float(np.mean(np.exp(random.normal(0, 0.3, 4000)) > budget.rare(np.exp(random.normal(0, 0.3, 60)), 0.01)))
-        for _ in range(60)
-    ]
-    assert 0.001 < np.mean(beyond) < 0.012
-    assert np.isnan(budget.rare(np.ones(10), 0.01))
-
-
 # ----------------------------------------------------------------------------------------------------------------- tests
 
 
