@@ -11,9 +11,10 @@ import pytest
 
 from noria import business, monitoring
 from noria.business import link as links
+from noria.business.account import unvalued, valued
 from noria.business.link import Day, Evaluation, Evidence, Pair, estimated, state
 from noria.core import Check, Estimate, Verdict, Window
-from noria.records import Alerted, Linked, Monitored, RolloutMoved, Signal
+from noria.records import Alerted, Linked, Monitored, RolloutMoved, Signal, Turned
 
 DAY = timedelta(days=1)
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -241,4 +242,20 @@ def test_real_rows_of_one_world_are_linked(begin: Any, told: Any) -> None:
     assert made.record.by["windows"].above(0.0)
     assert made.record.verdict is Verdict.PASS
     assert business.account(story.home, story.system, story.now) == []
+    assert story.home.ledger.count(Linked) == 1
+
+
+def test_a_turn_that_was_killed_after_the_last_of_its_books_still_estimates_the_link(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(rows=40), 15)
+    story.release(told.World())
+    story.tell(told.World(rows=40), 10)
+    monitoring.watch(story.home, story.system, story.now)
+    for cohort in unvalued(story.home):
+        record = valued(story.home, story.system, cohort.record)
+        story.home.commit(record, key=f"valued/{record.window.end.isoformat()}/{record.revision}", parents=[cohort.id])
+    assert business.account(story.home, story.system, story.now) == []
+    assert story.home.ledger.count(Linked) == 1
+    story.home.commit(Turned(did=("monitoring",)), key="turn/1")
+    business.account(story.home, story.system, story.now)
     assert story.home.ledger.count(Linked) == 1

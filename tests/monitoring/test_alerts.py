@@ -58,16 +58,6 @@ def test_how_often_a_rule_begins_is_what_a_long_run_shows(rule: tuple[int, int],
     assert budget.begins(budget.window_error(0.004, rule, running), rule, running) == pytest.approx(0.004, rel=0.01)
 
 
-def test_rare_values_follow_the_tail() -> None:
-    random = np.random.default_rng(0)
-    beyond = [
-        float(np.mean(np.exp(random.normal(0, 0.3, 4000)) > budget.rare(np.exp(random.normal(0, 0.3, 60)), 0.01)))
-        for _ in range(60)
-    ]
-    assert 0.001 < np.mean(beyond) < 0.012
-    assert np.isnan(budget.rare(np.ones(10), 0.01))
-
-
 # ----------------------------------------------------------------------------------------------------------------- tests
 
 
@@ -309,21 +299,21 @@ def turn(story: Any) -> list[Alerted]:
 
 
 def test_a_fact_that_becomes_harm_is_the_same_alert_and_pages(begin: Any, told: Any) -> None:
-    """The inputs move at once, the labels turn two days later: one alert, headed by the drift, that turns into a page."""
+    """The inputs move at once, the labels turn three days later: one alert, that the drift of columns joins, turns into a page."""
     story = begin()
     story.tell(told.World(rows=240), 34)
     story.release(told.World())
     turn(story)
     made = []
-    for world, days in ((told.World(rows=240, x_mean=-1.2), 2), (told.World(rows=240, x_mean=-1.2, slope=-1.5, base=-0.5), 5)):
+    for world, days in ((told.World(rows=240, x_mean=-1.2), 3), (told.World(rows=240, x_mean=-1.2, slope=-1.5, base=-0.5), 5)):
         for _ in range(days):
             story.tell(world)
             made += turn(story)
     opened = made[0]
-    assert (opened.name, opened.subject, opened.harm, opened.severity) == ("drift", "asked", False, "note")
+    assert (opened.name, opened.subject, opened.harm, opened.severity) == ("inputs moved together", "inputs", False, "note")
     mine = [a for a in made if a.alert == opened.alert]
     assert (mine[-1].harm, mine[-1].severity, mine[-1].state) == (True, "page", "open")
-    assert "decay" in {name for name, _ in members(mine[-1])}
+    assert {"drift", "decay"} <= {name for name, _ in members(mine[-1])}
     assert mine[-1].cost is not None
     assert {a.alert for a in made if a.harm} == {opened.alert}
 

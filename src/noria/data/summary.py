@@ -42,7 +42,11 @@ def summarised(
     days = days.sort("_day")
     few = {c for c in texts if int(days[f"{c}\0kinds"].max()) <= KEPT_VALUES}  # type: ignore[arg-type]  # a count
     values = {c: _values(dated, pl.col(c)) for c in sorted(few)}
-    shapes = {c: _values(dated, _shape(c), KEPT_SHAPES) for c in texts if c not in few or c in keys}
+    shapes = {
+        c: _values(dated, _shape(c), KEPT_SHAPES)
+        for c in texts
+        if c not in few or c in keys or int(days[f"{c}\0kinds"].sum()) * 2 > dated.height
+    }
     grid = {c for c in measured if int(days[f"{c}\0kinds"].max()) <= KEPT_NUMBERS}  # type: ignore[arg-type]  # a count
     counted = {c: _values(dated, pl.col(c).cast(pl.Float64)) for c in sorted(grid)}
     watched = [c for c in (*texts, *numbers) if c not in keys]

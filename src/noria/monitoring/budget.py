@@ -2,17 +2,14 @@
 
 ``system.alerts`` says how many false alarms there may be in how much time, over all that is watched together. The budget is divided
 among groups of monitors in fixed parts, and within a group among its rules. Alarms that come together count once for every rule,
-so the sum bounds the alarms of all (a union bound): however the monitors hang together, the budget holds.
+so the sum bounds the alarms of all (a union bound), however the monitors hang together. What is outside: bounds that are fixed numbers
+(operations, sources), and a single window that is grossly beyond its bound (``facts``).
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from itertools import pairwise
-
-import numpy as np
-from numpy.typing import NDArray
 
 from noria.core import duration
 from noria.system import System
@@ -34,7 +31,6 @@ SHARES: dict[str, float] = {
 RUNNING = 0.3
 RULE, CLEAR = (2, 2), 5
 """When a fact becomes an alert: two windows in a row beyond their bound. When it is over: five within."""
-Floats = NDArray[np.float64]
 
 
 def per_window(system: System) -> float:
@@ -107,24 +103,3 @@ def begins(p: float, rule: tuple[int, int], running: float = RUNNING) -> float:
             chance *= up if after else 1 - up
         total += chance
     return total
-
-
-def rare(values: Floats, rate: float, tail: float = 0.2) -> float:
-    """What ordinary windows' positive numbers exceed in a share ``rate`` of the windows; beyond the sample it follows the tail.
-
-    The logarithms of the largest ``tail`` of the values are taken to lie exponentially above their threshold (Hill 1975, Ann. Statist. 3),
-    so that a heavy tail gives a high bound. NaN with fewer than 20 values.
-
-    >>> values = np.exp(np.random.default_rng(0).exponential(0.2, 2000))
-    >>> bool(abs(math.log(rare(values, 0.001)) / (0.2 * math.log(1000)) - 1) < 0.15)
-    True
-    """
-    kept = np.sort(values[np.isfinite(values) & (values > 0)])
-    n = len(kept)
-    if n < 20:
-        return float("nan")
-    count = max(5, round(tail * n))
-    start = float(kept[n - count - 1])
-    excess = float(np.mean(np.log(kept[n - count :] / start)))
-    excess *= 1 + 1 / math.sqrt(count)  # its own uncertainty: one standard error more
-    return start * math.exp(excess * max(0.0, math.log(count / n / rate)))
