@@ -338,9 +338,9 @@ class _Nothing:
         label = SimpleNamespace(affected_by_action=False, observed_when=None)
         costs = SimpleNamespace(prediction=0.0, label=0.0, training=0.0, day=0.0)
         decide = SimpleNamespace(policy="human", acts=(False, True))
-        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide)
-        self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None))
-        self.recent = self.before = self.compared = self.closed_until = None
+        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide, combine=None)
+        self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None, read=lambda *_, **__: []))
+        self.recent = self.before = self.compared = self.closed_until = self.until = None
         self.cohorts: list[Any] = []
         self.outcomes: list[Any] = []
         self.traffic: list[Any] = []

@@ -99,7 +99,7 @@ def label_definition_changed(case: Case) -> Tested:
 
 def _declared(case: Case) -> list[Check]:
     """The declaration itself says something else of the label since a while."""
-    entries = case.home.ledger.read(Declared)
+    entries = case.home.ledger.read(Declared, until=case.until)
     for old, new in pairwise(entries):
         before, after = old.record.spec.get("label"), new.record.spec.get("label")
         if new.at > case.window.start - case.window.length and before is not None and before != after:

@@ -39,8 +39,8 @@ def standing(case: Case) -> list[Entry[Blocked]]:
     """What stops the sources: the symptoms themselves, or what was blocked within a week and not taken in since."""
     return case.of(Blocked) or [
         entry
-        for entry in case.home.ledger.read(Blocked, since=case.now - LATELY)
-        if not case.home.ledger.read(Ingested, prefix=f"ingest/{entry.record.source}/", after=entry.seq)
+        for entry in case.home.ledger.read(Blocked, since=case.now - LATELY, until=case.until)
+        if not case.home.ledger.read(Ingested, prefix=f"ingest/{entry.record.source}/", after=entry.seq, until=case.until)
     ]
 
 
@@ -81,7 +81,10 @@ def _unreadable(case: Case) -> list[Check]:
     for stream in streams.streams(case).values():
         if stream.logged:
             continue
-        records = [e.record for e in case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.window.start)]
+        records = [
+            e.record
+            for e in case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.window.start, until=case.until)
+        ]
         batches = [one for one in records if one.received]
         shares = np.array([one.reasons.get(NOT_READABLE, 0) / one.received for one in batches], float)
         if not len(shares) or shares[-1] <= UNREADABLE:
@@ -99,7 +102,7 @@ def _appeared(case: Case) -> list[Check]:
     """A column that appeared while a feature's column lost its values since: a renaming. Alone it is a fact, and no fault."""
     made = []
     used = {name for feature in case.system.flat_features for name in columns_of(feature.expr)}
-    for entry in case.home.ledger.read(SchemaFrozen, since=case.window.start - case.window.length):
+    for entry in case.home.ledger.read(SchemaFrozen, since=case.window.start - case.window.length, until=case.until):
         record = entry.record
         stream = streams.streams(case).get(record.source)
         if not record.changes or stream is None:

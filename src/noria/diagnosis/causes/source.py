@@ -115,7 +115,9 @@ def _silence(case: Case, stream: Stream) -> Check:
 
 def late_shares(case: Case, stream: Stream) -> tuple[list[datetime], Floats]:
     """For each batch after the first: when, and the share of its rows that came after a turn that should have seen them."""
-    found = case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY)
+    found = case.home.ledger.read(
+        Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY, until=case.until
+    )
     first = case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/")[:1]
     batches = [entry.record for entry in found if entry.record.received and entry not in first]
     return [batch.upto for batch in batches], np.array([batch.late / batch.received for batch in batches], float)
