@@ -200,7 +200,7 @@ def better_baseline(case: Case) -> Tested:
         made.append(_behind(case))
     found = [one for one in made if one.verdict is Verdict.FAIL]
     clear = any(one.estimate is not None and one.estimate.below(0.0) for one in found)
-    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.75 if clear else 0.6)
+    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.93 if clear else 0.6)
 
 
 def _behind(case: Case) -> Check:
