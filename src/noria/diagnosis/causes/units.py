@@ -67,6 +67,7 @@ OFF_STEPS = 0.15
 CLEAN = 0.99
 FAR = 0.8
 NEAR = 0.25
+LEFT, CLEARLY = 0.5, 0.15
 DRAWS = 60
 
 
@@ -241,7 +242,7 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
     slope, offset, fit = fitted(before, after)
     known = nearest(before, after, scale)
     title, a, b, left = known
-    undone = left <= max(1.5 * usual, NEAR) and left < 0.3 * whole and abs(slope / a - 1) < 0.25
+    undone = left <= min(max(1.5 * usual, NEAR), LEFT) and left < CLEARLY * whole and abs(slope / a - 1) < 0.15
     size = _interval(before, after, since)
     since_when = f"since {moved.at.at:%Y-%m-%d}"
     if undone:
