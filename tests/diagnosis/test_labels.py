@@ -158,8 +158,10 @@ def test_a_column_that_is_counted_from_another_point(river: Any) -> None:
     ],
 )
 def test_labels_that_are_late_or_do_not_come(begin: Any, told: Any, change: dict[str, float], name: str) -> None:
-    found = rivers.found(story_of(begin, told, told.World(rows=200, **change)))
+    case = story_of(begin, told, told.World(rows=200, **change))
+    found = rivers.found(case)
     assert name in found
+    assert rivers.look(case, name).blocks == (change.get("delay_hours") != 0.5)  # labels that come sooner are no fault
     assert {"labels missing", "label delay changed"} & set(found) == {name}
 
 
