@@ -83,7 +83,8 @@ def label_definition_changed(case: Case) -> Tested:
     A changed concept breaks the order; a label shift moves the inputs along; noise draws both ends to the middle.
     """
     act = "ask who defines the label what counts since when; declare the new definition, relabel the history by it and train once more"
-    made = [*_declared(case), *_source_moved(case)]
+    declared, moved = _declared(case), _source_moved(case)
+    made = [*declared, *moved]
     certain = any(one.verdict is Verdict.FAIL for one in made)
     made += _jumped(case)
     found = certain or (len(made) > 0 and all(one.verdict is Verdict.FAIL for one in made))
@@ -96,26 +97,36 @@ def label_definition_changed(case: Case) -> Tested:
         strength = 0.4  # labels that silence made are no other definition
     if found and streams.tested(case, unit_changed).strength > 0.9 and not any(one.name == "declared label" for one in made):
         strength = min(strength, 0.5)
-    return Tested("label definition changed", "data", act, tuple(made), strength, blocks=True)
+    meant = bool(declared) and not moved  # somebody meant it: what is trained from now on learns the new definition
+    return Tested("label definition changed", "data", act, tuple(made), strength, blocks=not meant)
 
 
 def _declared(case: Case) -> list[Check]:
-    """The declaration itself says something else of the label since a while."""
+    """The declaration itself says another label since a while: another source, expression, ``otherwise`` or ``how``."""
     entries = case.home.ledger.read(Declared, until=case.until)
     for old, new in pairwise(entries):
-        before, after = old.record.spec.get("label"), new.record.spec.get("label")
+        before, after = _defined(old.record.spec.get("label")), _defined(new.record.spec.get("label"))
         if new.at > case.window.start - case.window.length and before is not None and before != after:
             said = f"since {new.at:%Y-%m-%d} the declaration says {_shown(after)}; before {_shown(before)}"
             return [check("declared label", True, detail=said)]
     return []
 
 
-def _shown(label: object) -> str:
-    if isinstance(label, dict):
-        return ", ".join(
-            f"{key}={label[key]!r}" for key in ("expression", "within", "otherwise", "how") if label.get(key) is not None
-        )
-    return str(label)
+def _defined(label: object) -> dict[str, object] | None:
+    """What a declared label means; how long is waited for it is no part of that."""
+    if not isinstance(label, dict):
+        return None
+    source = label.get("source")
+    return {
+        "source": source.get("name") if isinstance(source, dict) else source,
+        "expression": label.get("expression"),
+        "otherwise": label.get("otherwise"),
+        "how": label.get("how"),
+    }
+
+
+def _shown(label: dict[str, object] | None) -> str:
+    return ", ".join(f"{key}={said!r}" for key, said in (label or {}).items() if said is not None)
 
 
 def _source_moved(case: Case) -> list[Check]:
