@@ -23,7 +23,7 @@ from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested
 from noria.features.binding import columns_of
 from noria.records import ColumnDay, DaySummary, Ingested, SchemaFrozen
-from noria.system import Every, Feature, Label, Last, Names, Request, Rule, Seasonal, Source
+from noria.system import Every, Feature, Label, Last, Names, Outcome, Request, Rule, Seasonal, Source
 from noria.tables import source_table
 
 HISTORY = 84
@@ -210,7 +210,8 @@ def _read_columns(case: Case) -> dict[str, set[str]]:
     for recipe in system.recipes:
         if isinstance(recipe, Last | Seasonal):
             asking |= {ours for ours, _ in _pairs(recipe.by)}
-    for found in (system.label, *system.outcomes.values()):
+    told: list[Label | Outcome] = [system.label, *system.outcomes.values()]
+    for found in told:
         pairs = _pairs(found.by) if found.by is not None else ()
         asking |= {ours for ours, _ in pairs}
         censored = found.censored_when if isinstance(found, Label) else None
