@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria import diagnosis
+from noria import diagnosis, monitoring
 from noria.core import Check, Estimate, Verdict, Window
 from noria.diagnosis import ranking
 from noria.diagnosis import tested as outcome
@@ -350,3 +350,27 @@ class _Nothing:
 
     def failed(self, *_: str) -> list[Any]:
         return []
+
+
+def test_a_diagnosis_stands_as_long_as_looks_confirm_it(begin: Any, told: Any) -> None:
+    """An alert that stays open for weeks: the fault holds training back all the time, and its diagnosis is renewed only before it lapses."""
+    story = planted(begin, told, 12, world=told.World(y_missing=0.7))
+    alert(story, told, 12)
+    monitoring.watch(story.home, story.system, story.now)
+    first = diagnosis.diagnose(story.home, story.system, story.clock.now())[0]
+    assert first.record.blocks_retraining
+    written = []
+    for week in range(1, 7):
+        story.tell(told.World(y_missing=0.7, rows=20), 7)
+        monitoring.watch(story.home, story.system, story.now)
+        written += [
+            (week, entry.record.causes[0].name) for entry in diagnosis.diagnose(story.home, story.system, story.clock.now())
+        ]
+        standing = diagnosis.open_faults(story.home, story.clock.now())
+        assert [one.record.symptoms for one in standing] == [first.record.symptoms], week
+        assert monitoring.stands(story.home, standing[0], story.clock.now())
+        story.home.commit(Turned(did=("wheel",)), key=f"turn/week/{week}")
+    assert {name for _, name in written} == {first.record.causes[0].name}
+    assert [week for week, _ in written] == [2, 4, 6]
+    assert monitoring.stands(story.home, first, first.at + timedelta(days=28))
+    assert not monitoring.stands(story.home, first, first.at + timedelta(days=29))
