@@ -23,6 +23,7 @@ from noria.monitoring import budget, facts, rules
 from noria.monitoring.change import Point, began, limit, ordinary, sudden
 from noria.monitoring.facts import History, persistent
 from noria.monitoring.grouping import RANKS, Part, belongs, members, rank
+from noria.monitoring.outbox import due
 from noria.monitoring.severity import anchor, runbook, severity, worst_slice
 from noria.records import Alerted, Approved, Monitored, Signal, Turned
 
@@ -316,6 +317,27 @@ def test_a_fact_that_becomes_harm_is_the_same_alert_and_pages(begin: Any, told: 
     assert {"drift", "decay"} <= {name for name, _ in members(mine[-1])}
     assert mine[-1].cost is not None
     assert {a.alert for a in made if a.harm} == {opened.alert}
+
+
+def test_an_acknowledged_alert_that_grows_to_a_page_is_told_again(begin: Any, told: Any) -> None:
+    """Harm that is a ticket, since it costs little, is signed; then all harm is to page."""
+    story = begin(told.declaration(alerts=nr.Alerts(severe=1e6)))
+    story.tell(told.World(), 34)
+    story.release(told.World())
+    turn(story)
+    story.tell(told.World(slope=-1.5, base=-0.5), 4)
+    opened = next(a for a in turn(story) if a.harm)
+    assert (opened.state, opened.severity) == ("open", "ticket")
+    signed = Approved(subject=opened.alert, by="ada", note="known")
+    story.home.commit(signed, key=f"approved/{opened.alert}/0000")
+    assert [a.state for a in turn(story) if a.alert == opened.alert] == ["acknowledged"]
+    story.system = told.declaration()
+    story.tell(told.World(slope=-1.5, base=-0.5), 2)
+    [again] = [a for a in turn(story) if a.alert == opened.alert]
+    assert (again.state, again.severity) == ("open", "page")
+    assert "ada" not in again.message
+    entries = story.home.ledger.read(Alerted)
+    assert again in [e.record for e in due(entries, entries[0].seq, "note")]
 
 
 def test_a_mute_ends_by_itself(begin: Any, told: Any) -> None:

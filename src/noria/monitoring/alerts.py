@@ -179,20 +179,22 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
     since = min(old.since, made.since)
     lost = cost(home, history.outcomes, since)
     grade = severity(system, head.name, harm=harm, lost=lost)
-    message = made.message if upstream else old.message
+    grade = max(grade, old.severity, key=ORDER.index)
+    again = rises or _to_be_told_again(old, grade)
+    message = made.message if upstream else _opened_with(home, old) if again else old.message
     if rises and not upstream:
         message = f"{_opened_with(home, old)}; {next(finding.message for finding in group.new if finding.harm)}"
     record = msgspec.structs.replace(
         head,
         alert=old.alert,
-        state="open" if rises else old.state,
+        state="open" if again else old.state,
         since=since,
         harm=harm,
         message=message,
         until=made.until,
         slice=old.slice or made.slice,
         cost=lost,
-        severity=max(grade, old.severity, key=ORDER.index),
+        severity=grade,
         with_it=tuple(text for text in texts if text != f"{head.name}/{head.subject}"),
         muted_until=None if rises else old.muted_until,
     )
@@ -215,7 +217,14 @@ def _followed(
     if ORDER.index(grade) <= ORDER.index(old.severity or "page"):
         return []
     record = msgspec.structs.replace(old, cost=lost, severity=grade, until=_until(history, old.level))
+    if _to_be_told_again(old, grade):
+        record = msgspec.structs.replace(record, state="open", message=_opened_with(home, old))
     return [home.commit(record, key=_next(home, old.alert), parents=[entry.id])]
+
+
+def _to_be_told_again(old: Alerted, grade: str) -> bool:
+    """Whether an acknowledged alert has become a page: what was signed for was less, so it is open again. A mute ends by its own time."""
+    return old.state == "acknowledged" and grade == "page" and old.severity != "page"
 
 
 def _outlived(name: Name, history: History) -> bool:
