@@ -25,7 +25,8 @@ from noria.monitoring.facts import History, persistent
 from noria.monitoring.grouping import RANKS, Part, belongs, members, rank
 from noria.monitoring.outbox import due
 from noria.monitoring.severity import anchor, runbook, severity, worst_slice
-from noria.records import Alerted, Approved, Monitored, Signal, Turned
+from noria.monitoring.windows import key
+from noria.records import Alerted, Approved, Monitored, Released, Signal, Turned
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
@@ -396,5 +397,31 @@ def test_what_is_not_measured_any_more_is_not_said_to_be_within_bounds(told: Any
     for verdict, says in ((Verdict.PASS, "back within bounds"), (Verdict.NOT_ENOUGH_DATA, "not measured any more")):
         history = History(told.declaration(), windows(verdict), [], lambda *_: None)
         [said] = [f for f in persistent(history) if f.name == "inputs moved together"]
-        assert said.cleared
+        assert said.cleared is (verdict is Verdict.PASS)
+        assert said.quiet == "r"
         assert says in said.message
+
+
+def test_windows_without_a_verdict_clear_nothing_but_those_of_a_new_release_do(begin: Any, told: Any) -> None:
+    """Drift, then windows that say nothing of it: the alert stays; it ends once another release has answered five such windows."""
+    story = begin()
+    home, rows = story.home, 9
+
+    def window(verdict: Verdict, release: str) -> list[Alerted]:
+        signal = Signal("domain", "inputs", "feature", 0.9, 0.7, verdict)
+        span = Window(START + story.day * DAY, START + (story.day + 1) * DAY)
+        story.day += 1
+        home.commit(Monitored(window=span, about="traffic", release=release, n=rows, signals=(signal,)), key=key("traffic", span))
+        story.clock.move(told.START + 4000 * DAY + story.day * DAY)
+        made = monitoring.alert(home, story.system, story.clock.now())
+        home.commit(Turned(did=("monitoring",)), key=f"turn/{story.clock.now().isoformat()}")
+        return [entry.record for entry in made]
+
+    home.commit(Released(number=1, bundle="a", previous=None, reason="promotion"), key="released/1")
+    [opened] = [a for _ in range(2) for a in window(Verdict.FAIL, "a")]
+    assert opened.name == "inputs moved together"
+    assert [a for _ in range(12) for a in window(Verdict.NOT_ENOUGH_DATA, "a")] == []
+    home.commit(Released(number=2, bundle="b", previous="a", reason="promotion"), key="released/2")
+    assert [a for _ in range(4) for a in window(Verdict.NOT_ENOUGH_DATA, "b")] == []
+    [over] = window(Verdict.NOT_ENOUGH_DATA, "b")
+    assert (over.alert, over.state) == (opened.alert, "resolved")

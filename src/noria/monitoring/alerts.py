@@ -16,7 +16,7 @@ from noria.monitoring.link import findings_of_link
 from noria.monitoring.rules import PERFORMANCE, RECALL, findings
 from noria.monitoring.severity import cost, runbook, severity, worst_slice
 from noria.monitoring.windows import recent
-from noria.records import Alerted, Approved, Entry, Monitored, Turned
+from noria.records import Alerted, Approved, Entry, Monitored, Released, Turned
 from noria.store import Home
 from noria.system import System
 
@@ -210,7 +210,8 @@ def _followed(
     found = [by[name] for name in names if name in by]
     if not names:
         return [_resolve(home, entry, f"the release {old.subject} was replaced", None, history)]
-    if found and all(finding.cleared for finding in found):
+    now = _newer_release(home, old)
+    if found and all(finding.cleared or (now and finding.quiet == now) for finding in found):
         return [_resolve(home, entry, found[0].message, found[0], history)]
     lost = cost(home, history.outcomes, old.since)
     grade = severity(system, old.name, harm=old.harm, lost=lost)
@@ -220,6 +221,12 @@ def _followed(
     if _to_be_told_again(old, grade):
         record = msgspec.structs.replace(record, state="open", message=_opened_with(home, old))
     return [home.commit(record, key=_next(home, old.alert), parents=[entry.id])]
+
+
+def _newer_release(home: Home, old: Alerted) -> str:
+    """The release that was made after an alert opened; empty when there is none."""
+    opened, last = home.ledger.find(f"{old.alert}/open"), home.ledger.latest(Released)
+    return last.record.bundle if opened is not None and last is not None and last.seq > opened.seq else ""
 
 
 def _to_be_told_again(old: Alerted, grade: str) -> bool:
