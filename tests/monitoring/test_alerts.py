@@ -341,6 +341,39 @@ def test_an_acknowledged_alert_that_grows_to_a_page_is_told_again(begin: Any, to
     assert again in [e.record for e in due(entries, entries[0].seq, "note")]
 
 
+def test_what_is_not_declared_any_more_is_resolved(begin: Any, told: Any) -> None:
+    """A guardrail and a source with open alerts leave the declaration: both alerts end with the next window, and a third stays."""
+    story = begin()
+    story.tell(told.World(), 34)
+    story.release(told.World())
+    turn(story)
+    alerts = {}
+    for name, subject in (
+        ("guardrail", "precision"),
+        ("source late", "sensor"),
+        ("drift", "sensor"),
+        ("metric link", "log_loss"),
+    ):
+        opened = Alerted(
+            alert=f"alert/{name}/{subject}/x", name=name, subject=subject, state="open", since=story.now, harm=False, size=Estimate(1.0),
+            bound=0.0, message="planted", severity="ticket",
+        )  # fmt: skip
+        story.home.commit(opened, key=f"{opened.alert}/open")
+        alerts[name, subject] = opened.alert
+    plain = story.system
+    story.tell(told.World(), 1)
+    assert turn(story) == []
+    source = plain.predict
+    objective = replace(plain.objective, guardrails=[])
+    story.system = told.declaration(features=[source.columns("x", "kind")], objective=objective)
+    assert "sensor" not in story.system.sources
+    story.tell(told.World(), 1)
+    over = {a.alert: a for a in turn(story) if a.state == "resolved"}
+    assert over.keys() == {one for about, one in alerts.items() if about[0] != "metric link"}
+    assert over[alerts["guardrail", "precision"]].message == "guardrail of precision: not declared any more"
+    assert [e.record.alert for e in monitoring.open_alerts(story.home)] == [alerts["metric link", "log_loss"]]
+
+
 def test_a_mute_ends_by_itself(begin: Any, told: Any) -> None:
     story = begin()
     story.tell(told.World(), 34)

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from noria.core import Estimate, duration
+from noria.monitoring.declared import declared
 from noria.monitoring.facts import MEMORY as TRAFFIC
 from noria.monitoring.facts import Finding, History, resolved
 from noria.monitoring.grouping import Part, belongs, covered, members, rank
@@ -204,10 +205,13 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
 def _followed(
     home: Home, system: System, entry: Entry[Alerted], by: dict[Name, Finding], history: History
 ) -> list[Entry[Alerted]]:
-    """Resolves an alert when all of it is back, or raises its severity as what it costs becomes known."""
+    """Resolves an alert when all of it is back or not declared any more, or raises its severity as what it costs becomes known."""
     old = entry.record
-    names = [name for name in members(old) if not _outlived(name, history)]
+    there = [name for name in members(old) if declared(system, *name)]
+    names = [name for name in there if not _outlived(name, history)]
     found = [by[name] for name in names if name in by]
+    if not there:
+        return [_resolve(home, entry, f"{old.name} of {old.subject}: not declared any more", None, history)]
     if not names:
         return [_resolve(home, entry, f"the release {old.subject} was replaced", None, history)]
     now = _newer_release(home, old)
