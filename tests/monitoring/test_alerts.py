@@ -291,6 +291,8 @@ def test_the_slice_where_the_loss_grew_is_named(begin: Any, told: Any) -> None:
         turned = frame.with_columns(pl.when(pl.col("kind") == "a").then(1 - pl.col("_label")).otherwise("_label").alias("_label"))
         story.close(turned, Window(since + k * DAY, since + (k + 1) * DAY), 1)
     assert worst_slice(story.home, system, since, story.now) == "kind=a"
+    combined = replace(system, combine=nr.Combine({"stars": 0.5}))
+    assert worst_slice(story.home, combined, since, story.now) == "", "a combined score has no loss"
 
 
 def turn(story: Any) -> list[Alerted]:

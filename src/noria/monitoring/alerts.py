@@ -180,8 +180,8 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
     since = min(old.since, made.since)
     lost = cost(home, history.outcomes, since)
     grade = severity(system, head.name, harm=harm, lost=lost)
-    grade = max(grade, old.severity, key=ORDER.index)
-    again = rises or _to_be_told_again(old, grade)
+    highest = max(grade, old.severity, key=ORDER.index)
+    again = rises or _to_be_told_again(old, highest)
     message = made.message if upstream else _opened_with(home, old) if again else old.message
     if rises and not upstream:
         message = f"{_opened_with(home, old)}; {next(finding.message for finding in group.new if finding.harm)}"
@@ -195,7 +195,7 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
         until=made.until,
         slice=old.slice or made.slice,
         cost=lost,
-        severity=grade,
+        severity=highest,
         with_it=tuple(text for text in texts if text != f"{head.name}/{head.subject}"),
         muted_until=None if rises else old.muted_until,
     )

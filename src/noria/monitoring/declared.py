@@ -8,7 +8,7 @@ from noria.system import System
 LABEL = "label"
 OF_SOURCES = ("source volume", "source late", "duplicates", "quarantined")
 OF_COLUMNS = ("drift", "missing values", "unseen values")
-OF_CHANCES = ("expected performance", "label shift", "miscalibrated")
+OF_CHANCES = ("expected performance", "label shift", "miscalibrated", "concept change", "slice")
 WIDE = ("acts", SCORE)
 
 
