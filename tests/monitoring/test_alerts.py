@@ -23,8 +23,10 @@ from noria.monitoring import budget, facts, rules
 from noria.monitoring.change import Point, began, limit, ordinary, sudden
 from noria.monitoring.facts import History, persistent
 from noria.monitoring.grouping import RANKS, Part, belongs, members, rank
+from noria.monitoring.outbox import due
 from noria.monitoring.severity import anchor, runbook, severity, worst_slice
-from noria.records import Alerted, Approved, Monitored, Signal, Turned
+from noria.monitoring.windows import key
+from noria.records import Alerted, Approved, Monitored, Released, Signal, Turned
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
@@ -289,6 +291,8 @@ def test_the_slice_where_the_loss_grew_is_named(begin: Any, told: Any) -> None:
         turned = frame.with_columns(pl.when(pl.col("kind") == "a").then(1 - pl.col("_label")).otherwise("_label").alias("_label"))
         story.close(turned, Window(since + k * DAY, since + (k + 1) * DAY), 1)
     assert worst_slice(story.home, system, since, story.now) == "kind=a"
+    combined = replace(system, combine=nr.Combine({"stars": 0.5}))
+    assert worst_slice(story.home, combined, since, story.now) == "", "a combined score has no loss"
 
 
 def turn(story: Any) -> list[Alerted]:
@@ -316,6 +320,60 @@ def test_a_fact_that_becomes_harm_is_the_same_alert_and_pages(begin: Any, told: 
     assert {"drift", "decay"} <= {name for name, _ in members(mine[-1])}
     assert mine[-1].cost is not None
     assert {a.alert for a in made if a.harm} == {opened.alert}
+
+
+def test_an_acknowledged_alert_that_grows_to_a_page_is_told_again(begin: Any, told: Any) -> None:
+    """Harm that is a ticket, since it costs little, is signed; then all harm is to page."""
+    story = begin(told.declaration(alerts=nr.Alerts(severe=1e6)))
+    story.tell(told.World(), 34)
+    story.release(told.World())
+    turn(story)
+    story.tell(told.World(slope=-1.5, base=-0.5), 4)
+    opened = next(a for a in turn(story) if a.harm)
+    assert (opened.state, opened.severity) == ("open", "ticket")
+    signed = Approved(subject=opened.alert, by="ada", note="known")
+    story.home.commit(signed, key=f"approved/{opened.alert}/0000")
+    assert [a.state for a in turn(story) if a.alert == opened.alert] == ["acknowledged"]
+    story.system = told.declaration()
+    story.tell(told.World(slope=-1.5, base=-0.5), 2)
+    [again] = [a for a in turn(story) if a.alert == opened.alert]
+    assert (again.state, again.severity) == ("open", "page")
+    assert "ada" not in again.message
+    entries = story.home.ledger.read(Alerted)
+    assert again in [e.record for e in due(entries, entries[0].seq, "note")]
+
+
+def test_what_is_not_declared_any_more_is_resolved(begin: Any, told: Any) -> None:
+    """A guardrail and a source with open alerts leave the declaration: both alerts end with the next window, and a third stays."""
+    story = begin()
+    story.tell(told.World(), 34)
+    story.release(told.World())
+    turn(story)
+    alerts = {}
+    for name, subject in (
+        ("guardrail", "precision"),
+        ("source late", "sensor"),
+        ("drift", "sensor"),
+        ("metric link", "log_loss"),
+    ):
+        opened = Alerted(
+            alert=f"alert/{name}/{subject}/x", name=name, subject=subject, state="open", since=story.now, harm=False, size=Estimate(1.0),
+            bound=0.0, message="planted", severity="ticket",
+        )  # fmt: skip
+        story.home.commit(opened, key=f"{opened.alert}/open")
+        alerts[name, subject] = opened.alert
+    plain = story.system
+    story.tell(told.World(), 1)
+    assert turn(story) == []
+    source = plain.predict
+    objective = replace(plain.objective, guardrails=[])
+    story.system = told.declaration(features=[source.columns("x", "kind")], objective=objective)
+    assert "sensor" not in story.system.sources
+    story.tell(told.World(), 1)
+    over = {a.alert: a for a in turn(story) if a.state == "resolved"}
+    assert over.keys() == {one for about, one in alerts.items() if about[0] != "metric link"}
+    assert over[alerts["guardrail", "precision"]].message == "guardrail of precision: not declared any more"
+    assert [e.record.alert for e in monitoring.open_alerts(story.home)] == [alerts["metric link", "log_loss"]]
 
 
 def test_a_mute_ends_by_itself(begin: Any, told: Any) -> None:
@@ -374,5 +432,31 @@ def test_what_is_not_measured_any_more_is_not_said_to_be_within_bounds(told: Any
     for verdict, says in ((Verdict.PASS, "back within bounds"), (Verdict.NOT_ENOUGH_DATA, "not measured any more")):
         history = History(told.declaration(), windows(verdict), [], lambda *_: None)
         [said] = [f for f in persistent(history) if f.name == "inputs moved together"]
-        assert said.cleared
+        assert said.cleared is (verdict is Verdict.PASS)
+        assert said.quiet == "r"
         assert says in said.message
+
+
+def test_windows_without_a_verdict_clear_nothing_but_those_of_a_new_release_do(begin: Any, told: Any) -> None:
+    """Drift, then windows that say nothing of it: the alert stays; it ends once another release has answered five such windows."""
+    story = begin()
+    home, rows = story.home, 9
+
+    def window(verdict: Verdict, release: str) -> list[Alerted]:
+        signal = Signal("domain", "inputs", "feature", 0.9, 0.7, verdict)
+        span = Window(START + story.day * DAY, START + (story.day + 1) * DAY)
+        story.day += 1
+        home.commit(Monitored(window=span, about="traffic", release=release, n=rows, signals=(signal,)), key=key("traffic", span))
+        story.clock.move(told.START + 4000 * DAY + story.day * DAY)
+        made = monitoring.alert(home, story.system, story.clock.now())
+        home.commit(Turned(did=("monitoring",)), key=f"turn/{story.clock.now().isoformat()}")
+        return [entry.record for entry in made]
+
+    home.commit(Released(number=1, bundle="a", previous=None, reason="promotion"), key="released/1")
+    [opened] = [a for _ in range(2) for a in window(Verdict.FAIL, "a")]
+    assert opened.name == "inputs moved together"
+    assert [a for _ in range(12) for a in window(Verdict.NOT_ENOUGH_DATA, "a")] == []
+    home.commit(Released(number=2, bundle="b", previous="a", reason="promotion"), key="released/2")
+    assert [a for _ in range(4) for a in window(Verdict.NOT_ENOUGH_DATA, "b")] == []
+    [over] = window(Verdict.NOT_ENOUGH_DATA, "b")
+    assert (over.alert, over.state) == (opened.alert, "resolved")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import smtplib
 import socketserver
 import ssl
 import subprocess
@@ -197,6 +198,34 @@ def test_a_channel_that_fails_is_tried_again_and_stops_nothing(home: Home, told:
         assert standings(home, channels(url))[0].waiting == 0
     say(home, "value")
     assert "did not take it" in sends(home, system, url)[0]  # nobody listens any more
+
+
+def test_what_is_refused_for_good_keeps_nothing_waiting_and_is_given_up(home: Home, told: Any) -> None:
+    """Two entries get 400 for ever: the third goes out at once, they are tried three times in all, and the standing says so."""
+    system = told.declaration()
+    with webhook([400, 400, 200, 400, 400, 400, 400, 200]) as (url, got):
+        prepare(home, channels(url))
+        say(home), say(home, "value"), say(home, "slice")
+        assert "400" in sends(home, system, url)[0]
+        [standing] = standings(home, channels(url))
+        assert (standing.sent, standing.waiting, standing.given_up) == (1, 2, 0)
+        assert "given up" not in sends(home, system, url)[0]
+        assert "alert/decay/x/2021-03-01T00:00:00+00:00 is given up" in sends(home, system, url)[0]
+        [standing] = standings(home, channels(url))
+        assert (standing.sent, standing.waiting, standing.error, standing.given_up) == (1, 0, "", 2)
+        assert "400" in standing.refusal
+        say(home, "guardrail")
+        assert sends(home, system, url) == []
+        assert [body["name"] for *_, body in got] == ["decay", "value", "slice", "decay", "value", "decay", "value", "guardrail"]
+
+
+def test_which_refusals_of_a_mail_server_are_for_good() -> None:
+    mail = module._for_good
+    assert mail(smtplib.SMTPDataError(554, b"no"))
+    assert mail(smtplib.SMTPRecipientsRefused({"a": (550, b"who")}))
+    assert not mail(smtplib.SMTPRecipientsRefused({"a": (550, b"who"), "b": (451, b"later")}))
+    assert not mail(smtplib.SMTPDataError(451, b"later"))
+    assert not mail(smtplib.SMTPServerDisconnected("gone"))
 
 
 def test_killed_between_sending_and_marking_is_sent_twice_and_never_lost(home: Home, told: Any, monkeypatch: Any) -> None:

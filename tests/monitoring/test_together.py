@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace as replaced
 
 import noria as nr
 from noria import monitoring
@@ -17,11 +19,12 @@ from noria.core import Estimate, Verdict
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes.model import miscalibration
 from noria.monitoring.diversity import diversity
+from noria.monitoring.expected import _against
 from noria.monitoring.inputs import inputs_of
 from noria.monitoring.labelled import _mixture
 from noria.monitoring.labelshift import label_shift
 from noria.monitoring.recalibration import explained
-from noria.monitoring.sample import NAME
+from noria.monitoring.sample import NAME, sample_of
 from noria.monitoring.windows import found, recent, value_of
 from noria.records import Alerted, Signal
 from noria.stats import nearest
@@ -122,6 +125,33 @@ def test_few_reference_windows_are_not_enough_data(released: Any, told: Any) -> 
     signal = signals(story, "traffic", 1, "domain", "inputs")[0]
     assert signal.value > 0.9
     assert (signal.bound, signal.verdict) == (None, Verdict.NOT_ENOUGH_DATA)
+    estimate = signals(story, "traffic", 1, "expected", "log_loss")[0]
+    assert (estimate.value, estimate.verdict) == (None, Verdict.NOT_ENOUGH_DATA)
+    assert "fewer than 30 windows" in estimate.note
+
+
+@pytest.mark.parametrize(
+    ("which", "note", "says"),
+    [
+        (("label shift", "label"), "", "labels' share has shifted"),
+        (("domain", "inputs"), "the reference has no window from this time of the year", "time of the year"),
+    ],
+)
+def test_an_estimate_withdraws_itself_when_nothing_speaks_for_it(
+    released: Any, told: Any, which: tuple[str, str], note: str, says: str
+) -> None:
+    """A quiet window keeps its estimate, and loses it with one verdict less."""
+    story = released(told.World())
+    story.tell(told.World(), 1)
+    monitoring.watch(story.home, story.system, story.now)
+    [record] = recent(story.home, "traffic", 1)
+    sample, _ = sample_of(story.home, story.system, record.release, [record])  # type: ignore[misc]
+    verdict = Verdict.NOT_ENOUGH_DATA if note else Verdict.FAIL
+    other = [replaced(s, verdict=verdict, note=note) if (s.name, s.subject) == which else s for s in record.signals]
+    assert other != list(record.signals)
+    against = partial(_against, story.home, story.system, sample, release=record.release)
+    assert against(record.signals) == ""
+    assert says in against(other)
 
 
 def test_inputs_keep_missing_new_and_far_values_apart() -> None:
@@ -220,7 +250,7 @@ def test_a_combined_score_is_no_probability_and_nothing_takes_it_for_one(begin: 
         cause = miscalibration(Case(story.home, story.system, story.now, (entry,)))
         assert ("combines several objectives" in cause.evidence[0].detail) is combines
         assert cause.verdict is (Verdict.NOT_ENOUGH_DATA if combines else Verdict.FAIL)
-    chances = {"calibration", "label shift", "expected"}
+    chances = {"calibration", "label shift", "expected", "concept", "residual", "slice"}
     assert chances <= told_of[False]
     assert not chances & told_of[True]
-    assert {"domain", "concept", "diversity"} <= told_of[True]
+    assert {"domain", "diversity"} <= told_of[True]

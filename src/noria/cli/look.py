@@ -51,15 +51,19 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
             }
             for a in alerts
         ],
-        "sending": [{"to": s.name, "sent": s.sent, "waiting": s.waiting, "error": s.error} for s in sending],
+        "sending": [
+            {"to": s.name, "sent": s.sent, "waiting": s.waiting, "error": s.error, "given_up": s.given_up, "refusal": s.refusal}
+            for s in sending
+        ],
     }
     show(data, lambda: _status(state, alerts, service.lines() if service else [], _sending(sending)), as_json=json)
     return 0
 
 
 def _sending(sending: list[Standing]) -> list[str]:
-    """One line for each channel that something waits for."""
-    return [f"{one.waiting} wait for {one.name}" + (f": {one.error}" if one.error else "") for one in sending if one.waiting]
+    """One line for each channel that something waits for, or that refused something for good."""
+    waits = [f"{one.waiting} wait for {one.name}" + (f": {one.error}" if one.error else "") for one in sending if one.waiting]
+    return waits + [f"{one.given_up} given up: {one.name} refused them ({one.refusal})" for one in sending if one.given_up]
 
 
 def _alert(record: Alerted) -> str:
@@ -96,7 +100,7 @@ def _status(state: facts.Wheel, alerts: list[Any], service: list[str], sending: 
         parts.append("\n[bold]Open alerts[/]")
         parts += [_alert(a.record) for a in alerts]
     if sending:
-        parts.append("\n[bold]Alerts that could not be sent yet[/]")
+        parts.append("\n[bold]Alerts that could not be sent[/]")
         parts += [f"  {escape(line)}" for line in sending]
     if service:
         parts.append("\n[bold]Service[/]")

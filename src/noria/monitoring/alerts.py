@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from noria.core import Estimate, duration
+from noria.monitoring.declared import declared
 from noria.monitoring.facts import MEMORY as TRAFFIC
 from noria.monitoring.facts import Finding, History, resolved
 from noria.monitoring.grouping import Part, belongs, covered, members, rank
@@ -16,7 +17,7 @@ from noria.monitoring.link import findings_of_link
 from noria.monitoring.rules import PERFORMANCE, RECALL, findings
 from noria.monitoring.severity import cost, runbook, severity, worst_slice
 from noria.monitoring.windows import recent
-from noria.records import Alerted, Approved, Entry, Monitored, Turned
+from noria.records import Alerted, Approved, Entry, Monitored, Released, Turned
 from noria.store import Home
 from noria.system import System
 
@@ -179,20 +180,22 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
     since = min(old.since, made.since)
     lost = cost(home, history.outcomes, since)
     grade = severity(system, head.name, harm=harm, lost=lost)
-    message = made.message if upstream else old.message
+    highest = max(grade, old.severity, key=ORDER.index)
+    again = rises or _to_be_told_again(old, highest)
+    message = made.message if upstream else _opened_with(home, old) if again else old.message
     if rises and not upstream:
         message = f"{_opened_with(home, old)}; {next(finding.message for finding in group.new if finding.harm)}"
     record = msgspec.structs.replace(
         head,
         alert=old.alert,
-        state="open" if rises else old.state,
+        state="open" if again else old.state,
         since=since,
         harm=harm,
         message=message,
         until=made.until,
         slice=old.slice or made.slice,
         cost=lost,
-        severity=max(grade, old.severity, key=ORDER.index),
+        severity=highest,
         with_it=tuple(text for text in texts if text != f"{head.name}/{head.subject}"),
         muted_until=None if rises else old.muted_until,
     )
@@ -202,20 +205,37 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
 def _followed(
     home: Home, system: System, entry: Entry[Alerted], by: dict[Name, Finding], history: History
 ) -> list[Entry[Alerted]]:
-    """Resolves an alert when all of it is back, or raises its severity as what it costs becomes known."""
+    """Resolves an alert when all of it is back or not declared any more, or raises its severity as what it costs becomes known."""
     old = entry.record
-    names = [name for name in members(old) if not _outlived(name, history)]
+    there = [name for name in members(old) if declared(system, *name)]
+    names = [name for name in there if not _outlived(name, history)]
     found = [by[name] for name in names if name in by]
+    if not there:
+        return [_resolve(home, entry, f"{old.name} of {old.subject}: not declared any more", None, history)]
     if not names:
         return [_resolve(home, entry, f"the release {old.subject} was replaced", None, history)]
-    if found and all(finding.cleared for finding in found):
+    now = _newer_release(home, old)
+    if found and all(finding.cleared or (now and finding.quiet == now) for finding in found):
         return [_resolve(home, entry, found[0].message, found[0], history)]
     lost = cost(home, history.outcomes, old.since)
     grade = severity(system, old.name, harm=old.harm, lost=lost)
     if ORDER.index(grade) <= ORDER.index(old.severity or "page"):
         return []
     record = msgspec.structs.replace(old, cost=lost, severity=grade, until=_until(history, old.level))
+    if _to_be_told_again(old, grade):
+        record = msgspec.structs.replace(record, state="open", message=_opened_with(home, old))
     return [home.commit(record, key=_next(home, old.alert), parents=[entry.id])]
+
+
+def _newer_release(home: Home, old: Alerted) -> str:
+    """The release that was made after an alert opened; empty when there is none."""
+    opened, last = home.ledger.find(f"{old.alert}/open"), home.ledger.latest(Released)
+    return last.record.bundle if opened is not None and last is not None and last.seq > opened.seq else ""
+
+
+def _to_be_told_again(old: Alerted, grade: str) -> bool:
+    """Whether an acknowledged alert has become a page: what was signed for was less, so it is open again. A mute ends by its own time."""
+    return old.state == "acknowledged" and grade == "page" and old.severity != "page"
 
 
 def _outlived(name: Name, history: History) -> bool:

@@ -1,4 +1,5 @@
-"""Where alerts go: standard output, a file of JSON lines, a webhook, or e-mail. Each sends one message, or raises ``Unavailable``.
+"""Where alerts go: standard output, a file of JSON lines, a webhook, or e-mail. Each sends one message, or raises ``Unavailable``
+(``Permanent`` where it was refused for good: 4xx, or 5xx of SMTP).
 
 A channel is a URL in the setting ``alerts``, and nothing else: no record and no request can name one. ``#least=page`` behind it
 keeps back what is less urgent; without it webhooks and mail get pages and tickets, standard output and files everything.
@@ -22,9 +23,15 @@ from noria.monitoring.message import Message
 TIMEOUT = 5.0
 TRIES = 2
 ANSWER = 65_536
+NOT_NOW = (408, 429)
+"""The answers of a web server below 500 that another try may change."""
 LEAST = ("note", "ticket", "page")
 KINDS = ("stdout", "file", "http", "https", "smtp", "smtps")
 HINT = "write for example stdout, file:alerts.jsonl, https://hooks.example.org/x, or smtp://mail.example.org:25?from=a@b.org&to=c@d.org"
+
+
+class Permanent(Unavailable):
+    """A channel took a message's connection and refused the message itself: the same message again will be refused again."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +194,9 @@ def _post(url: SplitResult, message: Message) -> None:
             continue
         if 200 <= answer.status < 300:
             return
-        if not left or (answer.status < 500 and answer.status != 429):
-            raise Unavailable(f"{url.scheme}://{host} answered {answer.status}")
+        refused = 400 <= answer.status < 500 and answer.status not in NOT_NOW
+        if not left or (answer.status < 500 and answer.status not in NOT_NOW):
+            raise (Permanent if refused else Unavailable)(f"{url.scheme}://{host} answered {answer.status}")
 
 
 # ------------------------------------------------------------------------------------------------------------------ e-mail
@@ -233,11 +241,19 @@ def _mail(url: SplitResult) -> Callable[[Message], None]:
                     server.login(*login)
                 server.send_message(mail)
         except (OSError, smtplib.SMTPException) as error:
-            raise Unavailable(
-                f"{url.scheme}://{host} did not take it: {type(error).__name__}: {_without(error, login)}"
-            ) from None
+            said = f"{url.scheme}://{host} did not take it: {type(error).__name__}: {_without(error, login)}"
+            raise (Permanent if _for_good(error) else Unavailable)(said) from None
 
     return send
+
+
+def _for_good(error: Exception) -> bool:
+    """Whether a mail server refused a mail with 5xx; of several receivers, all of them."""
+    import smtplib
+
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code >= 500 for code, _ in error.recipients.values())
+    return isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 500
 
 
 def _without(error: Exception, login: tuple[str, str] | None) -> str:

@@ -1,8 +1,9 @@
 """Performance before labels, which withdraws itself: the metric that calibrated scores let expect, while nothing speaks against them.
 
 Binary: from the chance that each score means (calibrated on the release's test part). Numbers and several classes: from the loss that the
-same x had there. Both hold under a shift of x and fail under a change of the label given x, which no score can show; so
-the newest closed cohorts have the last word.
+same x had there. Both hold under a shift of x and fail under a change of the label given x. A shift of the labels' share is one that scores
+show; others no score can show, so the newest closed cohorts have the last word. Rows that nothing can be said of, since the reference is
+short or of another season, have no estimate.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from noria.core import Estimate, Verdict
 from noria.monitoring.calibration import OFFSET, SLOPE
 from noria.monitoring.concept import CONCEPT, scores_of
 from noria.monitoring.labelled import Labelled
+from noria.monitoring.labelshift import LABEL
 from noria.monitoring.multivariate import DOMAIN, REGIONS
 from noria.monitoring.sample import Sample, failed
 from noria.monitoring.standard import base_rate_of, standard
-from noria.monitoring.windows import number, value_of
+from noria.monitoring.windows import found, number, value_of
 from noria.records import CohortClosed, Monitored, Signal
 from noria.store import Home
 from noria.system import AtMost, System
@@ -66,8 +68,8 @@ def expected(  # noqa: PLR0917  the window, and what it is held against
     kind, least = _standard(home, system, release, past)
     bound = _bound(home, system, kind, least, chance)
     unknown = Estimate(None)
-    found = [_signal(system, name, made.get(name, unknown), bound, UNAVAILABLE if name not in made else "") for name in names]
-    return [*found, Signal(STANDARD, kind, "prediction", number(least), None, Verdict.NOT_MEASURED)]
+    signed = [_signal(system, name, made.get(name, unknown), bound, UNAVAILABLE if name not in made else "") for name in names]
+    return [*signed, Signal(STANDARD, kind, "prediction", number(least), None, Verdict.NOT_MEASURED)]
 
 
 def _names(system: System) -> list[str]:
@@ -83,10 +85,15 @@ def _against(home: Home, system: System, sample: Sample, signals: Sequence[Signa
     if system.label.observed_when is not None:
         return "labels are seen only where the act allows it, and scores speak of all rows"
     now = {(s.name, s.subject): s.verdict for s in signals}
+    domain = found(signals, *DOMAIN)
+    if domain is not None and domain.verdict is Verdict.NOT_ENOUGH_DATA:
+        return f"nothing says whether the window's rows are like the reference's: {domain.note}"
     if now.get(DOMAIN) is Verdict.FAIL:
         return "a classifier tells the window's rows from the reference's"
     if now.get(REGIONS) is Verdict.FAIL:
         return "rows lie in regions that the reference did not have"
+    if now.get(LABEL) is Verdict.FAIL:
+        return "the scores say that the labels' share has shifted, and with it what each score means"
     last = home.ledger.furthest(Monitored, "monitored/outcomes/")
     closed = last.record if last is not None and last.record.release == release else None
     until = f"{closed.window.end:%Y-%m-%d}" if closed is not None else ""

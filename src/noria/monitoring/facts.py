@@ -70,7 +70,8 @@ class History:
 class Finding:
     """What a rule says of one subject now: whether an alert is to be opened (``raised``), or an open one resolved (``cleared``).
 
-    ``source`` is where the fault comes from when that can be told, ``slice`` the part of the rows.
+    ``source`` is where the fault comes from when that can be told, ``slice`` the part of the rows. ``quiet`` is the release that answered all of
+    the last windows when none of them failed, whether or not there was a verdict: another release than that of the fault ends the fault with it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Finding:
     message: str
     source: str = ""
     slice: str = ""
+    quiet: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,20 +197,35 @@ def resolved(history: History, known: Sequence[tuple[str, str]], said: Sequence[
 
 
 def _counted(history: History, watch: Watch, subject: str, mine: Callable[[Signal], bool]) -> list[Finding]:
-    """Found when at least k of the last m windows failed, or the last one grossly; cleared when none of the last ``clear`` did."""
+    """Found when at least k of the last m windows failed, or the last one grossly.
+
+    Cleared when none of the last ``clear`` did, and what failed is within its bounds in one of them: no verdict is no pass.
+    """
     k, m = watch.rule
     after = history.after(watch.name, subject)
-    windows = [pair for pair in history.failing[watch.about] if after is None or pair[0].window.start >= after]
-    if watch.about == "traffic" and watch.level != "input":
-        windows = [pair for pair in windows if pair[0].release is not None]
-    hits = [(window, [s for s in _of(watch, failed) if mine(s)]) for window, failed in windows]
-    cleared = len(hits) >= watch.clear and not any(signals for _, signals in hits[-watch.clear :])
+    answered = watch.about == "traffic" and watch.level != "input"
+
+    def signals_of(verdict: str) -> list[tuple[Monitored, list[Signal]]]:
+        windows = getattr(history, verdict)[watch.about]
+        windows = [pair for pair in windows if (after is None or pair[0].window.start >= after)]
+        windows = [pair for pair in windows if pair[0].release is not None or not answered]
+        return [(window, [s for s in _of(watch, judged) if mine(s)]) for window, judged in windows]
+
+    hits = signals_of("failing")
     failed = [(window, signals) for window, signals in hits if signals]
+    still = len(hits) >= watch.clear and not any(signals for _, signals in hits[-watch.clear :])
+    gone = {s.subject for _, signals in failed for s in signals}
+    passed = {s.subject for _, signals in signals_of("passed")[-watch.clear :] for s in signals}
+    cleared = still and bool(passed) and gone <= passed
+    quiet = (
+        _release_of([window for window, _ in hits[-watch.clear :]]) if still and watch.level not in ("input", "operation") else ""
+    )
     if not failed:
         since = hits[-1][0].window.start if hits else EPOCH
-        within = any(mine(s) for _, passed in history.passed[watch.about][-watch.clear :] for s in _of(watch, passed))
-        said = f"{watch.name} of {subject}: {'back within bounds' if within else 'it is not measured any more'}"
-        return [Finding(watch.name, subject, watch.level, watch.harm, False, cleared, since, Estimate(None), None, said)]
+        said = f"{watch.name} of {subject}: {'back within bounds' if passed else 'it is not measured any more'}"
+        return [
+            Finding(watch.name, subject, watch.level, watch.harm, False, cleared, since, Estimate(None), None, said, quiet=quiet)
+        ]
     worst = max(failed[-1][1], key=lambda signal: (_over(signal), signal.subject))
     gross = bool(hits[-1][1]) and any(_gross(signal) for signal in hits[-1][1])
     raised = sum(bool(signals) for _, signals in hits[-m:]) >= k or gross
@@ -236,8 +253,15 @@ def _counted(history: History, watch: Watch, subject: str, mine: Callable[[Signa
             watch.text.format(**words),
             source=subject if watch.from_source else "",
             slice=worst.subject if watch.column else "",
+            quiet=quiet,
         )
     ]
+
+
+def _release_of(windows: Sequence[Monitored]) -> str:
+    """The release that answered all of these windows; empty when there were several."""
+    releases = {window.release for window in windows}
+    return (releases.pop() or "") if len(releases) == 1 else ""
 
 
 def _since(hits: Sequence[tuple[Monitored, list[Signal]]]) -> datetime:

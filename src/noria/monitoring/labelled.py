@@ -164,10 +164,12 @@ def labelled(home: Home, system: System, release: str, inputs: Inputs, error: fl
         return None, f"{len(label)} labelled rows in {count} windows of the test part; {LEAST} in {BLOCKS} are needed"
     weight = frame["_weight"].to_numpy().astype(float)
     points = inputs.points(frame)
-    loss, residual = _loss(system, label, score, points, blocks, weight)
+    loss: Loss | None = None
+    if system.combine is None:  # a combined score orders rows, and says nothing of the label alone
+        loss, residual = _loss(system, label, score, points, blocks, weight)
     binary = system.task == "binary" and 0 < label.mean() < 1
     slices, critical = _slices(system, frame, inputs, residual, blocks, weight, error) if loss is not None else ((), 0.0)
-    chance = binary and system.combine is None  # a combined score orders rows, and says nothing of the label alone
+    chance = binary and system.combine is None
     mapping = _mapping(label, score, blocks, weight) if chance else None
     mixture = _mixture(label, score, blocks, error) if chance else None
     return Labelled(len(label), count, loss, mapping, mixture, slices, critical), ""

@@ -1,7 +1,8 @@
 """Delivery: which entries of alerts have been sent where. It is physical, so it is kept beside the ledger, in ``deliveries.db``.
 
 An entry is sent, and then marked. Killed in between, it is sent again, with the same id; it is never lost. A channel that does not
-answer is tried again after the next turn, and never stops one. Nothing is sent under a simulated clock, and of what is older than a
+answer is tried again after the next turn, and never stops one. An entry that is refused for good is given up after ``TRIES`` turns, which
+``noria status`` says, and does not keep the others waiting. Nothing is sent under a simulated clock, and of what is older than a
 channel nothing is sent to it.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noria.core import NoriaError
-from noria.monitoring.channels import LEAST, Channel
+from noria.monitoring.channels import LEAST, Channel, Permanent
 from noria.monitoring.message import message
 from noria.records import Alerted, Entry
 from noria.store import Home
@@ -24,21 +25,27 @@ from noria.system import System
 FILE = "deliveries.db"
 MOST = 20
 FAILURES = 2
+TRIES = 3
 ORDER = ("", *LEAST)
 _TABLES = """
 create table if not exists channels (id text primary key, name text not null, start integer not null, error text not null default '');
 create table if not exists sent (channel text not null, entry text not null, primary key (channel, entry)) without rowid;
+create table if not exists refused (
+    channel text not null, entry text not null, tries integer not null, error text not null, primary key (channel, entry)
+) without rowid;
 """
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a channel stands: what it was sent, what waits for it, and the last error while something waits."""
+    """How a channel stands: what it was sent, what waits for it, and the last error while something waits; what it refused for good, and why."""
 
     name: str
     sent: int
     waiting: int
     error: str
+    given_up: int = 0
+    refusal: str = ""
 
 
 def prepare(home: Home, given: Sequence[Channel]) -> None:
@@ -91,9 +98,10 @@ def standings(home: Home, given: Sequence[Channel]) -> list[Standing]:
             if row is None:
                 made.append(Standing(channel.name, 0, 0, ""))
                 continue
-            done = _done(db, channel)
-            waiting = [entry for entry in due(everything, row[0], channel.least) if entry.id not in done]
-            made.append(Standing(channel.name, len(done), len(waiting), row[1] if waiting else ""))
+            done, lost = _done(db, channel), _given_up(db, channel)
+            waiting = [entry for entry in due(everything, row[0], channel.least) if entry.id not in done | lost.keys()]
+            error, refusal = row[1] if waiting else "", next(reversed(lost.values()), "")
+            made.append(Standing(channel.name, len(done), len(waiting), error, len(lost), refusal))
     return made
 
 
@@ -133,18 +141,24 @@ def _grade(alert: Alerted) -> int:
 
 
 def _sent(db: sqlite3.Connection, system: System, channel: Channel, everything: Sequence[Entry[Alerted]]) -> str:
-    """Sends what waits for one channel, at most ``MOST``; returns the first error. After a second one the channel is left alone."""
+    """Sends what waits for one channel, at most ``MOST``; returns the first error. After a second one the channel is left alone.
+
+    A refusal for good says that the channel answers: the next entry is tried.
+    """
     row = db.execute("select start, error from channels where id = ?", (channel.id,)).fetchone()
     if row is None:
         return ""
-    done, error, failures = _done(db, channel), "", 0
+    done, error, failures = _done(db, channel) | _given_up(db, channel).keys(), "", 0
     waiting = [entry for entry in due(everything, row[0], channel.least) if entry.id not in done]
     for entry in waiting[:MOST]:
         try:
             channel.send(message(system, entry))
         except Exception as problem:  # whatever it is, a channel never stops a turn
-            error = error or (problem.message if isinstance(problem, NoriaError) else f"{type(problem).__name__}: {problem}")
-            failures += 1
+            said = problem.message if isinstance(problem, NoriaError) else f"{type(problem).__name__}: {problem}"
+            if isinstance(problem, Permanent):
+                said += _refused(db, channel, entry, said)
+            error = error or said
+            failures += not isinstance(problem, Permanent)
             if failures == FAILURES:
                 break
             continue
@@ -154,6 +168,21 @@ def _sent(db: sqlite3.Connection, system: System, channel: Channel, everything: 
         db.execute("update channels set error = ? where id = ?", (error[:500], channel.id))
         db.commit()
     return error
+
+
+def _refused(db: sqlite3.Connection, channel: Channel, entry: Entry[Alerted], error: str) -> str:
+    """Counts a refusal for good; after ``TRIES`` the entry is given up, which the returned end of a sentence says."""
+    tries = "insert into refused (channel, entry, tries, error) values (?, ?, 1, ?) on conflict do update set tries = tries + 1, error = ?"
+    db.execute(tries, (channel.id, entry.id, error[:500], error[:500]))
+    db.commit()
+    return f"; {entry.record.alert} is given up" if entry.id in _given_up(db, channel) else ""
+
+
+def _given_up(db: sqlite3.Connection, channel: Channel) -> dict[str, str]:
+    """The entries that are not tried any more, each with the last refusal; none where the file is older than the table."""
+    if not db.execute("select 1 from sqlite_master where name = 'refused'").fetchone():
+        return {}
+    return dict(db.execute("select entry, error from refused where channel = ? and tries >= ?", (channel.id, TRIES)).fetchall())
 
 
 def _done(db: sqlite3.Connection, channel: Channel) -> set[str]:

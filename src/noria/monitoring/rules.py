@@ -189,7 +189,11 @@ def miscalibrated(history: History) -> list[Finding]:
     mean = float(np.mean(recent)) if recent else 0.0
     said = f"labels less scores are {mean:.4g} on average; {tolerance:.3g} is allowed"
     size = Estimate(mean, n=len(recent))
-    return [Finding(*about, "outcome", False, False, abs(mean) < tolerance, own[-1].window.start, size, tolerance, said)]
+    return [
+        Finding(
+            *about, "outcome", False, False, bool(recent) and abs(mean) < tolerance, own[-1].window.start, size, tolerance, said
+        )
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- labels

@@ -92,9 +92,10 @@ def worst_slice(home: Home, system: System, since: datetime, until: datetime) ->
 
     Of the declared slices, that part with the largest growth of the summed loss beyond the growth of all rows, when it is beyond chance
     (over all parts that were looked at) and makes 30 % of the whole growth at least. What was before is judged by up to 28 windows before.
+    A combined score, which is no probability, has no loss.
     """
     columns = [name for name in system.objective.slices if name in (home.lake.schema("predictions") or {})]
-    if not columns or system.task == "multiclass":
+    if not columns or system.task == "multiclass" or system.combine is not None:
         return ""
     every = duration(system.every)
     now = _losses(home, system, columns, Window(max(since, until - SPAN * every), until))
