@@ -139,11 +139,11 @@ def test_a_harmless_shift_does_not_train_and_is_said_once(begin: Any, told: Any)
 def test_a_drift_trains_when_performance_suffers(begin: Any, told: Any, about: Any, signal: Signal, trains: bool) -> None:
     story = trained(begin, told, NEVER)
     rows = Signal("rows", "champion", "outcome", 30.0)
-    for day in range(7):
+    for _ in range(7):
         later(story, 1)
         window = Window(story.clock.now() - DAY, story.clock.now())
         seen = Monitored(window=window, about=about, release="b", n=30, signals=(signal, rows))
-        story.home.commit(seen, key=f"monitored/{about}/{day}")
+        story.home.commit(seen, key=f"monitored/{about}/{window.end.isoformat()}/0")
     drift = opened(story, "drift", harm=False, subject="asked")
     made = ask(story)
     assert (made.record.decision, made.record.triggers) == ("go" if trains else "blocked", (f"drift: {drift}",))
