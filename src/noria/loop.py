@@ -159,9 +159,9 @@ def chartered(home: Home, system: System) -> bool:
 
 
 def pending(home: Home) -> Entry[Retraining] | None:
-    """The last order that has not led to a rollout or a refusal yet. One that could not be met for weeks is given up."""
+    """The last order that has not led to a rollout or a refusal yet. One that could not be met, at once or for weeks, is given up."""
     last = monitoring.last_order(home)
-    if last is None or home.clock.now() - last.at > monitoring.STALE:
+    if last is None or monitoring.given_up(home, last, home.clock.now()):
         return None
     gated = home.ledger.find(monitoring.gate_key(last))
     if not isinstance(gated, Entry) or not isinstance(gated.record, Gated):
@@ -219,14 +219,17 @@ def train(home: Home, system: System, asked: Entry[Retraining]) -> Entry[Gated] 
 
 
 def _recalibrate(home: Home, system: System, asked: Entry[Retraining], key: str) -> Entry[Gated] | None:
-    """Calibrates the champion anew on what closed since the fault that the order's first parent found."""
+    """Calibrates the champion anew on what closed since the fault that the order's first parent found; what cannot be done is said once."""
     fault = home.ledger.get(asked.parents[0]).record
     champion = deployment.state(home).champion
     if champion is None or not isinstance(fault, Alerted):
+        monitoring.unmet(home, asked, "there is no release whose scores could be calibrated anew")
         return None
     with home.measurements.span("turn.data.training_set"):
         made = data.recalibration_set(home, system, asked.at, fault.since)
-    if made is None:
+    if made is None:  # it is made as of the order's time: it would be none in the next turn as well
+        reason = f"too little closed between {fault.since:%Y-%m-%d} and the order to calibrate on one half and judge on the other"
+        monitoring.unmet(home, asked, reason)
         return None
     with home.measurements.span("turn.development.recalibrate"):
         return development.recalibrate(home, system, *made, champion, key=key)

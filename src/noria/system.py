@@ -278,7 +278,8 @@ class Decide:
     ``explore`` is the share of predictions whose act is drawn at random, ``holdout`` the share of units that are never acted on.
 
     ``before`` is what is done before the first release: SQL over the predicted row and its features that says whether to act (a number where acts
-    are numbers); without it nothing is done. It is logged as any act is, and the first rollout has to be worth more than it.
+    are numbers); without it nothing is done. It is logged as any act is, and the first rollout has to be worth more than it. Units held out are not acted
+    on by it either, and it has no act where people decide (``policy="human"``, ``Serve.degree``).
     """
 
     policy: str = "act when expected value > 0"

@@ -139,11 +139,11 @@ def test_a_harmless_shift_does_not_train_and_is_said_once(begin: Any, told: Any)
 def test_a_drift_trains_when_performance_suffers(begin: Any, told: Any, about: Any, signal: Signal, trains: bool) -> None:
     story = trained(begin, told, NEVER)
     rows = Signal("rows", "champion", "outcome", 30.0)
-    for day in range(7):
+    for _ in range(7):
         later(story, 1)
         window = Window(story.clock.now() - DAY, story.clock.now())
         seen = Monitored(window=window, about=about, release="b", n=30, signals=(signal, rows))
-        story.home.commit(seen, key=f"monitored/{about}/{day}")
+        story.home.commit(seen, key=f"monitored/{about}/{window.end.isoformat()}/0")
     drift = opened(story, "drift", harm=False, subject="asked")
     made = ask(story)
     assert (made.record.decision, made.record.triggers) == ("go" if trains else "blocked", (f"drift: {drift}",))
@@ -413,3 +413,23 @@ def test_what_was_found_of_the_release_before_does_not_train_again(begin: Any, t
     made = ask(story)  # its own windows would have ended them by now
     kinds = {text.partition(": alert/")[2].partition("/")[0] for text in made.record.triggers}
     assert kinds == {name, "value"} - {"decay"}
+
+
+def test_a_recalibration_that_cannot_be_done_is_given_up_and_said_once(begin: Any, told: Any) -> None:
+    story = live(begin, told, told.World(base=-0.3), 5)
+    alert = next(entry for entry in story.home.ledger.read(Alerted) if entry.record.name == "miscalibrated")
+    texts = (f"miscalibrated: {alert.record.alert}",)
+    record = Retraining(decision="recalibrate", triggers=texts, reason="planted")
+    order = story.home.commit(record, key=f"retraining/recalibrate/{story.clock.now().isoformat()}", parents=[alert.id])
+    assert loop.pending(story.home) == order
+    for _ in range(2):
+        assert loop.train(story.home, story.system, order) is None
+        assert loop.pending(story.home) is None
+        later(story, 1)
+    said = story.home.ledger.read(Retraining, prefix="retraining/blocked/unmet/")
+    assert [(one.parents, one.record.triggers) for one in said] == [((order.id,), texts)]
+    assert "too little closed" in said[0].record.reason
+    later(story, 6)
+    decay = opened(story, "decay", harm=True, subject=story.bundle[:12])
+    made = ask(story)  # it keeps nothing else back
+    assert (made.record.decision, made.record.triggers) == ("go", (f"decay: {decay}",))

@@ -95,6 +95,21 @@ def last_order(home: Home) -> Entry[Retraining] | None:
     return max((order for order in orders if order is not None), key=lambda order: order.seq, default=None)
 
 
+def unmet(home: Home, order: Entry[Retraining], reason: str) -> Entry[Retraining] | None:
+    """Says once that an order cannot be met: it is given up, and another may be given."""
+    record = Retraining(decision="blocked", triggers=order.record.triggers, reason=reason)
+    return _say_once(home, _unmet_key(order), record, [order.id])
+
+
+def given_up(home: Home, order: Entry[Retraining], now: datetime) -> bool:
+    """Whether an order is no longer followed: it could not be met, or is four weeks old."""
+    return now - order.at > STALE or home.ledger.find(BLOCKED + _unmet_key(order)) is not None
+
+
+def _unmet_key(order: Entry[Retraining]) -> str:
+    return f"unmet/{order.key.removeprefix('retraining/')}"
+
+
 # ------------------------------------------------------------------------------------------------------------- triggers
 
 
@@ -345,12 +360,12 @@ def _say_once(home: Home, cause: str, record: Retraining, parents: Sequence[str]
 
 
 def _under_way(home: Home, now: datetime) -> bool:
-    """Whether a rollout runs, or the last order to train has no verdict yet: one at a time. An order of four weeks ago is given up."""
+    """Whether a rollout runs, or the last order has no verdict yet: one at a time. What could not be met or is four weeks old is given up."""
     moved = home.ledger.latest(RolloutMoved)
     if moved is not None and moved.record.stage in ("shadow", "canary"):
         return True
     last = last_order(home)
-    if last is None or now - last.at > STALE:
+    if last is None or given_up(home, last, now):
         return False
     return home.ledger.find(gate_key(last)) is None
 
