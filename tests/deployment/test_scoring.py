@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 import noria as nr
-from noria import deployment, features
+from noria import deployment, features, measure
 from noria.core import Window
 from noria.deployment import routing
 from noria.deployment.live import history
@@ -171,6 +172,28 @@ def test_exploration_and_hold_out_reach_the_log_and_shadow_stays_plain(world: An
     assert frame["_act_propensity"].to_list() == taken.propensity.tolist()
     assert (frame["_act"].to_numpy() != policy).any()
     assert (shadow["_act"].to_numpy() == policy).all()
+
+
+def test_before_the_first_release_whoever_is_held_out_is_left_alone(world: Any) -> None:
+    w = world(decide=nr.Decide(holdout=0.3, before="x > 0.5"), rows_a_day=400)
+    w.score(day(2))
+    frame = rows(w, day(2))
+    held = measure.held_out(w.system.name, frame["_unit"].to_list(), 0.3)
+    wanted = (frame["x"].to_numpy() > 0.5).astype(float)
+    act, chance = frame["_act"].to_numpy(), frame["_act_propensity"].to_numpy()
+    assert 0.1 < held.mean() < 0.5
+    assert (act == np.where(held, 0.0, wanted)).all()
+    assert chance == pytest.approx(0.7 * (act == wanted) + 0.3 * (act == 0))
+    everybody = (act * wanted / chance).sum() / wanted.sum()  # Horvitz and Thompson: unbiased for acting on all
+    assert everybody == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("degree", ["human", "shadow", "assist", "partial"])
+def test_before_the_first_release_people_decide_what_is_left_to_them(world: Any, degree: Any) -> None:
+    w = world(decide=nr.Decide(before="x > 0.5"), serve=nr.Serve(degree, confidence=0.8 if degree == "partial" else 0.0))
+    w.score(day(2))
+    frame = rows(w, day(2))
+    assert frame["_act"].null_count() == frame["_act_propensity"].null_count() == frame.height
 
 
 def test_late_rows_and_unknown_rows_are_counted(world: Any) -> None:

@@ -310,6 +310,20 @@ def test_the_same_failing_verification_is_one_fault(begin: Any, told: Any) -> No
         assert diagnosis.diagnose(story.home, story.system, story.now) == []
 
 
+def test_a_period_knows_nothing_of_what_came_later(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(), 12)
+    period = Window(story.now - timedelta(days=6), story.now)
+    story.clock.move(story.clock.now() + timedelta(days=1))
+    failed = (Check("volume", Verdict.FAIL, ""),)
+    record = Verified(source="sensor", upto=story.clock.now(), verdict=Verdict.FAIL, tested=9, checks=failed)
+    story.home.commit(record, key="verify/sensor/late")
+    for window, verdict in ((period, Verdict.PASS), (Window(period.start, story.clock.now()), Verdict.FAIL)):
+        found = next(c for c in diagnosis.of_period(story.home, story.system, window).causes if c.name == "bad data")
+        checks = {check.name: check.verdict for check in found.evidence}
+        assert checks["verification"] is verdict
+
+
 def test_rows_refused_by_ingest(begin: Any, told: Any) -> None:
     story = begin()
     story.tell(told.World(), 2)

@@ -136,6 +136,18 @@ def test_a_declaration_that_says_otherwise(begin: Any, told: Any) -> None:
     made = rivers.look(fresh, "label definition changed")
     assert made.verdict is Verdict.FAIL
     assert "expression='bad or late'" in made.evidence[0].detail
+    assert not made.blocks  # it was meant
+
+
+def test_waiting_longer_for_the_label_is_no_other_definition(begin: Any, told: Any) -> None:
+    case = story_of(begin, told, told.World(rows=200))
+    for number, within in enumerate(("6h", "12h")):
+        label = {"expression": "bad", "within": within, "lateness": within, "source": {"name": "sensor", "note": within}}
+        case.home.commit(
+            Declared(system="story", declaration=f"d{number}", spec={"label": label}, previous=None), key=f"declared/{number:04d}"
+        )
+    fresh = Case(case.home, case.system, case.now, case.symptoms)
+    assert rivers.look(fresh, "label definition changed").verdict is not Verdict.FAIL
 
 
 def test_a_column_that_is_counted_from_another_point(river: Any) -> None:
@@ -158,8 +170,10 @@ def test_a_column_that_is_counted_from_another_point(river: Any) -> None:
     ],
 )
 def test_labels_that_are_late_or_do_not_come(begin: Any, told: Any, change: dict[str, float], name: str) -> None:
-    found = rivers.found(story_of(begin, told, told.World(rows=200, **change)))
+    case = story_of(begin, told, told.World(rows=200, **change))
+    found = rivers.found(case)
     assert name in found
+    assert rivers.look(case, name).blocks == (change.get("delay_hours") != 0.5)  # labels that come sooner are no fault
     assert {"labels missing", "label delay changed"} & set(found) == {name}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -245,3 +246,23 @@ def test_holes_in_a_column_are_bad_data_and_no_schema(river: Any) -> None:
         return rows.with_columns(temp=pl.when(some).then(None).otherwise("temp"))
 
     assert rivers.found(river(faults={"weather": holes}).case()) == {"bad data": 0.7}
+
+
+def test_a_fault_of_what_nothing_reads_holds_no_training_back(river: Any) -> None:
+    """``size``, ``wind`` and ``carrier`` lie in the sources, and no feature, label or value reads them."""
+    declared = rivers.declaration()
+    orders, weather = declared.sources["orders"], declared.sources["weather"]
+    temp = weather.last("temp", by="station", max_age="4h").named("temp")
+    idle = replace(declared, features=[orders.sql("length(station)").named("letters"), temp])
+    faults = {
+        "orders": lambda rows, day, random: rows.with_columns(pl.col("size") * 1000, pl.col("carrier").str.to_uppercase()),
+        "weather": lambda rows, day, random: rows.with_columns(wind=pl.lit(None, dtype=pl.Float64)),
+    }
+    names = ("unit changed", "category renamed", "schema changed")
+    quiet = river(system=idle, faults=faults).case()
+    for made in (rivers.look(quiet, name) for name in names):
+        assert (made.verdict, made.strength, made.blocks) == (Verdict.FAIL, 0.3, False), made
+    loud = river(faults=faults).case()
+    for made in (rivers.look(loud, name) for name in names):
+        assert made.strength > 0.9, made
+        assert made.blocks, made

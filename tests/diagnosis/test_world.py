@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import noria as nr
-from noria import diagnosis
+from noria import diagnosis, monitoring
 from noria.core import Check, Estimate, Verdict, Window
 from noria.diagnosis import ranking
 from noria.diagnosis import tested as outcome
@@ -338,9 +338,9 @@ class _Nothing:
         label = SimpleNamespace(affected_by_action=False, observed_when=None)
         costs = SimpleNamespace(prediction=0.0, label=0.0, training=0.0, day=0.0)
         decide = SimpleNamespace(policy="human", acts=(False, True))
-        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide)
-        self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None))
-        self.recent = self.before = self.compared = self.closed_until = None
+        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide, combine=None)
+        self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None, read=lambda *_, **__: []))
+        self.recent = self.before = self.compared = self.closed_until = self.until = None
         self.cohorts: list[Any] = []
         self.outcomes: list[Any] = []
         self.traffic: list[Any] = []
@@ -350,3 +350,27 @@ class _Nothing:
 
     def failed(self, *_: str) -> list[Any]:
         return []
+
+
+def test_a_diagnosis_stands_as_long_as_looks_confirm_it(begin: Any, told: Any) -> None:
+    """An alert that stays open for weeks: the fault holds training back all the time, and its diagnosis is renewed only before it lapses."""
+    story = planted(begin, told, 12, world=told.World(y_missing=0.7))
+    alert(story, told, 12)
+    monitoring.watch(story.home, story.system, story.now)
+    first = diagnosis.diagnose(story.home, story.system, story.clock.now())[0]
+    assert first.record.blocks_retraining
+    written = []
+    for week in range(1, 7):
+        story.tell(told.World(y_missing=0.7, rows=20), 7)
+        monitoring.watch(story.home, story.system, story.now)
+        written += [
+            (week, entry.record.causes[0].name) for entry in diagnosis.diagnose(story.home, story.system, story.clock.now())
+        ]
+        standing = diagnosis.open_faults(story.home, story.clock.now())
+        assert [one.record.symptoms for one in standing] == [first.record.symptoms], week
+        assert monitoring.stands(story.home, standing[0], story.clock.now())
+        story.home.commit(Turned(did=("wheel",)), key=f"turn/week/{week}")
+    assert {name for _, name in written} == {first.record.causes[0].name}
+    assert [week for week, _ in written] == [2, 4, 6]
+    assert monitoring.stands(story.home, first, first.at + timedelta(days=28))
+    assert not monitoring.stands(story.home, first, first.at + timedelta(days=29))

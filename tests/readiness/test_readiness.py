@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from noria import monitoring
-from noria.core import Check, NotFound, SettingsError, Verdict, Window
+from noria.core import Check, Estimate, NotFound, SettingsError, Verdict, Window
 from noria.readiness import SECTIONS, TESTS, score, state
-from noria.records import Cause, Diagnosed, Drilled, RolloutMoved
+from noria.records import Alerted, Cause, Diagnosed, Drilled, Monitored, RolloutMoved, Signal
 
 DAY = timedelta(days=1)
 
@@ -116,6 +116,9 @@ def test_wrong_statements_are_refused(story: Any) -> None:
         state(story.home, "data.privacy", by="ada", note=" ", until=until)
     with pytest.raises(SettingsError, match="has passed"):
         state(story.home, "data.privacy", by="ada", note="n", until=story.clock.now())
+    state(story.home, "data.privacy", by="ada", note="n", until=story.clock.now() + 365 * DAY)
+    with pytest.raises(SettingsError, match="366 days away; a statement counts for 365 days at most"):
+        state(story.home, "data.privacy", by="ada", note="n", until=story.clock.now() + 366 * DAY)
 
 
 def test_skew_that_was_found_is_no_evidence_of_parity(story: Any, told: Any) -> None:
@@ -137,3 +140,40 @@ def test_skew_that_was_found_is_no_evidence_of_parity(story: Any, told: Any) -> 
     )
     story.home.commit(found, key="diagnosis/planted")
     assert points(story)["monitoring.skew"] == 0.0
+
+
+def planted(story: Any, name: str, level: str, state_: Any) -> None:
+    record = Alerted(
+        alert=f"alert/{name}", name=name, subject="s", state=state_, since=story.now - DAY, harm=True, size=Estimate(1.0), bound=0.5,
+        message="m", level=level,
+    )  # fmt: skip
+    story.home.commit(record, key=f"alert/{name}/{state_}")
+
+
+def seen(story: Any, about: Any, signal: Signal, number: int) -> None:
+    story.clock.move(story.clock.now() + DAY)
+    window = Window(story.clock.now() - DAY, story.clock.now())
+    record = Monitored(window=window, about=about, release=story.bundle, n=9, signals=(signal,))
+    story.home.commit(record, key=f"monitored/{about}/{number}")
+
+
+def test_quality_is_shown_while_no_harm_is_open(story: Any, told: Any) -> None:
+    story.tell(told.World(), 3)
+    story.release(told.World())
+    seen(story, "outcomes", Signal("lead", "champion", "outcome", 0.1, None, Verdict.NOT_MEASURED), 1)
+    assert points(story)["monitoring.quality"] == 0.0  # there was no standard to hold it against
+    seen(story, "outcomes", Signal("lead", "champion", "outcome", 0.1, 0.05, Verdict.NOT_MEASURED), 2)
+    assert points(story)["monitoring.quality"] == 1.0
+    planted(story, "decay", "outcome", "open")
+    assert points(story)["monitoring.quality"] == 0.0
+    planted(story, "decay", "outcome", "resolved")
+    assert points(story)["monitoring.quality"] == 1.0
+
+
+def test_a_slow_service_shows_no_performance(story: Any, told: Any) -> None:
+    story.tell(told.World(), 3)
+    for number, (value, verdict) in enumerate(((80.0, Verdict.FAIL), (8.0, Verdict.PASS))):
+        seen(story, "traffic", Signal("latency p99 ms", "service", "operation", value, 50.0, verdict), number)
+        assert points(story)["monitoring.performance"] == float(verdict is Verdict.PASS)
+    planted(story, "latency", "operation", "open")
+    assert points(story)["monitoring.performance"] == 0.0

@@ -89,9 +89,9 @@ class Link:
 
 
 def linked(home: Home, system: System) -> Entry[Linked] | None:
-    """Estimates the link anew when seven windows have closed since the last time; ``None`` when it is not due."""
+    """Estimates the link anew when seven windows have closed since the last time; ``None`` when it is not due, or nothing was released."""
     newest = home.ledger.latest(Monitored, prefix="monitored/outcomes/")
-    if newest is None:
+    if newest is None or newest.record.release is None:
         return None
     every = duration(system.every)
     last = home.ledger.latest(Linked)

@@ -15,6 +15,8 @@ from noria.system import System
 
 TRIVIAL = ("do nothing", "always act")
 DAY = 86400.0
+ANEW = "recalibrated"
+"""What the settings of a candidate name that was only calibrated anew."""
 
 
 class Net(msgspec.Struct, frozen=True):
@@ -83,15 +85,15 @@ def counted(home: Home, window: Window, *, began: datetime | None = None) -> dic
         if _within(window, entry.record.window.end):
             cohorts[entry.record.window.end] = entry.record
     labels = sum(record.labelled - record.silent for record in cohorts.values())
-    taught = {parent for entry in home.ledger.read(Trained) if not entry.record.baseline for parent in entry.parents}
+    made = [entry for entry in home.ledger.read(Trained) if not entry.record.baseline and ANEW not in entry.record.settings]
+    taught = {parent for entry in made for parent in entry.parents}
     whole = Window(window.start if began is None else min(began, window.start), window.end)
     sets = [entry for entry in home.ledger.read(TrainingSet) if entry.id in taught and _within(whole, entry.at)]
     again = [e for e in home.ledger.read(Retraining) if e.record.decision == "recalibrate" and _within(whole, e.at)]
-    moments = {entry.at for entry in again}
     return {
         "predictions": float(served),
         "labels": float(labels),
-        "trainings": float(sum(entry.at not in moments for entry in sets)),
+        "trainings": float(len(sets)),
         "recalibrations": float(len(again)),
         "days": float(f"{window.length.total_seconds() / DAY:.12g}"),
     }

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,19 @@ def acts(system: str, decide: Decide, policy: Floats, ids: Sequence[str], units:
     act = np.where(held_out(system, units, hold), NOT_ACTING, act)
     chance = (1 - explore) * (act == policy) + explore / many
     return Acts(act, (1 - hold) * chance + hold * (act == NOT_ACTING))
+
+
+def done_before(system: str, decide: Decide, policy: Floats, units: Sequence[str]) -> Acts:
+    """The acts taken before the first release: ``Decide.before``'s, but for the hold-out; nothing is explored yet.
+
+    The same units are held out as later on, and the propensity of act ``a`` is ``(1 - h) [a is the policy's] + h [a is not acting]``.
+
+    >>> import numpy as np
+    >>> made = done_before("s", Decide(holdout=0.25), np.array([1.0, 0.0]), ["b", "c"])
+    >>> made.act.tolist(), made.propensity.tolist()
+    ([1.0, 0.0], [0.75, 1.0])
+    """
+    return acts(system, replace(decide, explore=0.0), policy, units, units)
 
 
 def by_hand(decide: Decide) -> bool:

@@ -225,8 +225,13 @@ def _under(system: System, live: Live, rows: pl.DataFrame, bundles: Bundles, *, 
     open_ = degrees.left_open(system, answered.score, answered.scores)
     none = silent | open_
     act, chance = np.where(none, np.nan, taken.act), np.where(none | np.isnan(taken.act), np.nan, taken.propensity)
-    if system.decide.before is not None and silent.any():
-        act[silent], chance[silent] = before_acts(bundles.home.engine, system, rows.filter(pl.Series(silent))), 1.0
+    ours = silent & ~open_  # what is left to people has no act of ours
+    if system.decide.before is not None and ours.any() and not routing.by_hand(system.decide):
+        some = rows.filter(pl.Series(ours))
+        before = routing.done_before(
+            system.name, system.decide, before_acts(bundles.home.engine, system, some), some["_unit"].to_list()
+        )
+        act[ours], chance[ours] = before.act, before.propensity
     frame = rows.with_columns(
         _score=_column(answered.score),
         _scores=_lists(answered.scores, n),

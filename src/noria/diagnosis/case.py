@@ -197,6 +197,11 @@ class Case:
         return max(found)[1] if found else None
 
     @property
+    def until(self) -> datetime | None:
+        """Where a period ends that somebody asks about: no record made after it is looked at. ``None`` for what is diagnosed now."""
+        return self.about.end if self.about is not None else None
+
+    @property
     def earlier(self) -> datetime:
         """From where the records before the window are looked at: twice its length, 28 windows at least."""
         return self.window.start - max(2 * self.window.length, SPAN * self.every)
@@ -242,8 +247,7 @@ class Case:
 
     @cached_property
     def scored(self) -> list[Scored]:
-        until = self.about.end if self.about is not None else None
-        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start, until=until)]
+        return [entry.record for entry in self.home.ledger.read(Scored, since=self.window.start, until=self.until)]
 
     def evaluated(self, bundle: str) -> list[Evaluated]:
         """The evaluations of a candidate, by its bundle."""

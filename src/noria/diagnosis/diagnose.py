@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
-from noria.core import Verdict, Window, digest
+from noria.core import Verdict, Window, digest, duration
 from noria.diagnosis import ranking, streams
 from noria.diagnosis.account import account
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import CAUSES
-from noria.diagnosis.symptoms import asked, is_harm, is_symptom
+from noria.diagnosis.symptoms import asked, is_harm, is_symptom, lapses
 from noria.diagnosis.tested import Tested
 from noria.records import Alerted, Blocked, Cause, Diagnosed, Entry, Gated, Record, RolloutMoved, Step, Verified
 from noria.store import Home
@@ -23,12 +23,14 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
 
     Symptoms of data and symptoms of the model are diagnosed apart, in one transaction. Each symptom is diagnosed once; one that belongs to an
     open fault makes a new diagnosis of that fault, under the same first symptom. While a fault stays open it is looked at again after 3, 7 and
-    14 windows, as evidence grows, and a new diagnosis is written when its first cause is another.
+    14 windows, as evidence grows, and every 14 windows from then on. A new diagnosis is written when its first cause is another, and when the
+    one before would lapse.
     """
     made = []
     for one in asked(home, system, now):
         record = diagnosed(Case(home, system, now, one.symptoms))
-        if one.place and one.earlier is not None and first_cause(record) == first_cause(one.earlier.record):
+        same = one.place and one.earlier is not None and first_cause(record) == first_cause(one.earlier.record)
+        if same and one.earlier is not None and not lapses(one.earlier, duration(system.every), now):
             continue
         key = f"diagnosis/{digest(list(record.symptoms))[:16]}{one.place}"
         parents = [entry.id for entry in one.symptoms]

@@ -48,7 +48,12 @@ BESIDE: dict[tuple[str, str], float] = {
     ("miscalibration", "sudden concept change"): -1.5,
     ("miscalibration", "gradual concept change"): -1.5,
     ("metric misaligned", "threshold stale"): -2.0,
-    ("better baseline", "sudden concept change"): -0.5,
+    ("better baseline", "sudden concept change"): -2.0,
+    ("better baseline", "covariate shift"): 0.0,
+    ("better baseline", "label shift"): 0.0,
+    ("better baseline", "miscalibration"): 0.0,
+    ("miscalibration", "better baseline"): -1.5,
+    ("covariate shift", "better baseline"): -1.5,
 }
 """(cause, other): what the other's strength adds to the cause's score, between causes of one level."""
 

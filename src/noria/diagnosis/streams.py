@@ -7,7 +7,7 @@ predictions stand in. A *break* is the day from which on a daily number stays at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,20 +16,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from noria.core import micros, quoted
+from noria.core import Check, micros, quoted
 from noria.core.window import floor
 from noria.data.summary import DAY, merged, summarised
 from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested
 from noria.features.binding import columns_of
 from noria.records import ColumnDay, DaySummary, Ingested, SchemaFrozen
-from noria.system import Every, Feature, Request, Source
+from noria.system import Every, Feature, Label, Last, Names, Outcome, Request, Rule, Seasonal, Source
 from noria.tables import source_table
 
 HISTORY = 84
 REFERENCE = 28
 LEAST_DAYS = 10
 NEWEST_BREAK = 42
+UNREAD = 0.3
+"""The most that a fault of what nothing reads can explain."""
 SAMPLE = 5_000
 MOST = 60_000
 LOGGED = "predictions"
@@ -188,6 +190,81 @@ def label_columns(case: Case, source: str) -> set[str]:
     """The columns of a source that the label is read off."""
     label = case.system.label
     return columns_of(label.expression) if label.source.name == source else set()
+
+
+def read_columns(case: Case) -> dict[str, set[str]]:
+    """By source the columns (in lower case) that something declared reads: features, label, outcomes, value, joins, slices, decisions, keys and times."""
+    return once(case, "read columns", lambda: _read_columns(case))
+
+
+def _read_columns(case: Case) -> dict[str, set[str]]:
+    system = case.system
+    read: dict[str, set[str]] = {}
+    for feature in system.flat_features:
+        names = set() if feature.expr == "*" else columns_of(feature.expr)
+        read.setdefault(feature.source, set()).update(names, (theirs for _, theirs in feature.by))
+    asked = system.predict.of if isinstance(system.predict, Every) else system.predict
+    asking = {name for text in _asked_texts(case) if text for name in columns_of(text)}
+    asking |= {ours for feature in system.flat_features for ours, _ in feature.by}
+    asking |= {*system.objective.slices, *system.objective.sensitive, *([system.rollout.unit] if system.rollout.unit else [])}
+    for recipe in system.recipes:
+        if isinstance(recipe, Last | Seasonal):
+            asking |= {ours for ours, _ in _pairs(recipe.by)}
+    told: list[Label | Outcome] = [system.label, *system.outcomes.values()]
+    for found in told:
+        pairs = _pairs(found.by) if found.by is not None else ()
+        asking |= {ours for ours, _ in pairs}
+        censored = found.censored_when if isinstance(found, Label) else None
+        names = {name for text in (found.expression, censored) if text for name in columns_of(text)}
+        theirs = {theirs for _, theirs in pairs} or {name for name, _ in _pairs(asked.key)}
+        read.setdefault(found.source.name, set()).update(names, theirs)
+    if isinstance(asked, Source):
+        read.setdefault(asked.name, set()).update(asking)
+    for name, names in read.items():
+        source = system.sources.get(name)
+        if source is not None:
+            names.update((*source.keys, source.time, *([source.known] if source.known else [])))
+    return {name: {column.lower() for column in names} for name, names in read.items()}
+
+
+def _pairs(by: Names) -> list[tuple[str, str]]:
+    """(column of the predicted row, column of the source) from the three ways to write them."""
+    if isinstance(by, str):
+        return [(by, by)]
+    return list(by.items()) if isinstance(by, Mapping) else [(name, name) for name in by]
+
+
+def _asked_texts(case: Case) -> list[str | None]:
+    """Every expression over the predicted row."""
+    system = case.system
+    rules = [recipe.expression for recipe in (*system.recipes, system.serve.fallback) if isinstance(recipe, Rule)]
+    where = system.predict.where if isinstance(system.predict, Every) else None
+    return [system.objective.value.sql, system.label.observed_when, system.rollout.covariate, system.decide.before, where, *rules]
+
+
+def is_read(case: Case, stream: Stream, column: str | None = None) -> bool:
+    """Whether something declared reads a column of a stream (without one: anything of it); what is logged is read."""
+    if stream.logged:
+        return True
+    read = read_columns(case).get(stream.name)
+    return read is not None and (column is None or column.lower() in read)
+
+
+def limited(case: Case, found: Sequence[Check], strength: float) -> tuple[tuple[Check, ...], float, bool]:
+    """What was found of columns that something reads, with its strength, and whether it may hold training back.
+
+    Subjects are ``source.column`` or a source. A fault of what nothing reads explains little, and training cannot learn it: its strength is
+    at most 0.3.
+    """
+    subjects = set()
+    for stream in streams(case).values():
+        subjects |= {stream.name} if is_read(case, stream) else set()
+        subjects |= {f"{stream.name}.{column}" for column in stream.columns if is_read(case, stream, column)}
+    known = {f"{s.name}.{column}" for s in streams(case).values() for column in s.columns} | set(streams(case))
+    kept = tuple(one for one in found if one.subject in subjects or one.subject not in known)
+    if kept or not found:
+        return kept, strength, True
+    return tuple(found), min(strength, UNREAD), False
 
 
 # ------------------------------------------------------------------------------------------------------------- breaks

@@ -14,7 +14,8 @@ from noria.system import System
 
 KINDS: tuple[type[Record], ...] = (Blocked, Verified, Gated, Alerted, RolloutMoved)
 AGAIN = (3, 7, 14)
-"""After so many windows an open fault is diagnosed again: by then there is more to go by."""
+"""After so many windows an open fault is diagnosed again: by then there is more to go by. From then on every 14 windows, or every two weeks."""
+WEEKS = timedelta(days=14)
 MEMORY = 32
 RUN = 7
 
@@ -115,14 +116,37 @@ def _watched(home: Home) -> bool:
 
 
 def _due(home: Home, system: System, fault: Entry[Diagnosed], now: datetime) -> int:
-    """The number of windows since the first symptom, when it has just passed one at which to look again; else 0."""
+    """The number of windows since the first symptom, when it has just passed one at which to look again; else 0.
+
+    After the first looks only what does harm or holds training back is looked at again.
+    """
     first = home.ledger.find(fault.record.symptoms[0])
     turned = home.ledger.latest(Turned)
     if first is None or not isinstance(first.record, Alerted) or not _watched(home):
         return 0
     every: timedelta = duration(system.every)
     counts = [(moment - first.at) // every for moment in (max(turned.at, fault.at) if turned is not None else fault.at, now)]
-    return max((k for k in AGAIN if counts[0] < k <= counts[1]), default=0)
+    early = max((k for k in AGAIN if counts[0] < k <= counts[1]), default=0)
+    if not fault.record.blocks_retraining and not any(is_harm(entry) for entry in _entries(home, fault)):
+        return early
+    step = between_looks(every) // every
+    last = counts[1] // step * step
+    return last if last > max(counts[0], early) and last > max(AGAIN) else early
+
+
+def between_looks(every: timedelta) -> timedelta:
+    """How long after one look at a fault that stays open the next one comes: 14 windows, two weeks at most, one window at least.
+
+    >>> from noria.core import duration
+    >>> [str(between_looks(duration(every))) for every in ("1h", "1d", "1w")]
+    ['14:00:00', '14 days, 0:00:00', '14 days, 0:00:00']
+    """
+    return min(max(AGAIN), max(1, WEEKS // every)) * every
+
+
+def lapses(fault: Entry[Diagnosed], every: timedelta, now: datetime) -> bool:
+    """Whether a diagnosis would be too old to count by the next look at it, so that a look that says the same has to be written down."""
+    return now + between_looks(every) - fault.at >= monitoring.STALE
 
 
 def _known(home: Home, entry: Entry[Record]) -> bool:

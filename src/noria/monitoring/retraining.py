@@ -358,7 +358,8 @@ def _under_way(home: Home, now: datetime) -> bool:
 def stands(home: Home, diagnosis: Entry[Diagnosed], now: datetime) -> bool:
     """Whether what was diagnosed is still so: an alert is open, nothing has come from a blocked source, a verification still fails.
 
-    Nothing stands for longer than four weeks: by then the symptom is either seen again, and diagnosed again, or it has gone.
+    Nothing stands for longer than four weeks without another look: a fault that stays open is diagnosed again before that, and what was
+    found is either confirmed by a new diagnosis or replaced.
     """
     signed = home.ledger.latest(Approved, prefix=f"approved/{diagnosis.key}")
     if (signed is not None and signed.record.granted) or now - diagnosis.at > STALE:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from noria.core import Check, Verdict, duration
 from noria.records import (
+    Alerted,
     Approved,
     Declared,
     Diagnosed,
@@ -94,6 +95,12 @@ class Look:
 
     def signals(self, about: str, *names: str) -> list[tuple[Entry[Monitored], Signal]]:
         return [(e, s) for e in self.windows(about) for s in e.record.signals if s.name in names]
+
+    def harm(self, level: str, *names: str) -> Entry[Alerted] | None:
+        """The oldest alert of harm at a level (of these names, if any are given) that is not resolved."""
+        state = {e.record.alert: e for e in self.home.ledger.read(Alerted)}
+        standing = [e for e in state.values() if e.record.state != "resolved" and e.record.harm and e.record.level == level]
+        return next((e for e in standing if not names or e.record.name in names), None)
 
 
 NO_RELEASE = Shown(False, "there is no release")
@@ -384,13 +391,24 @@ def performance(look: Look) -> Shown:
     found = [(e, s) for e, s in look.signals("traffic", "latency p99 ms") if s.value is not None]
     if not found:
         return Shown(False, "the latency of a live service was not measured in the last windows")
-    return Shown(True, f"99 % of the answers within {found[-1][1].value:.3g} ms", (found[-1][0].key,))
+    entry, signal = found[-1]
+    said = f"99 % of the answers within {signal.value:.3g} ms"
+    opened = look.harm("operation", "latency", "errors")
+    if signal.verdict is not Verdict.PASS or opened is not None:
+        why = f"the alert {opened.record.name} is open" if opened is not None else f"held against its bound: {signal.verdict}"
+        return Shown(False, f"{said}, and {why}", (entry.key,))
+    return Shown(True, said, (entry.key,))
 
 
 def quality(look: Look) -> Shown:
-    found = [(e, s) for e, s in look.signals("outcomes", "lead", "level") if s.value is not None]
+    found = [(e, s) for e, s in look.signals("outcomes", "lead", "level") if s.value is not None and s.bound is not None]
     if not found:
-        return Shown(False, "no closed window of the last days has outcomes of the release")
+        return Shown(
+            False, "no closed window of the last days has outcomes of the release that were held against the gate's standard"
+        )
+    opened = look.harm("outcome")
+    if opened is not None:
+        return Shown(False, f"the alert {opened.record.name} is open since {opened.record.since:%Y-%m-%d}", (opened.key,))
     return Shown(True, f"{len(found)} of the last windows were held against the gate's standard", (found[-1][0].key,))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -14,6 +14,7 @@ from noria.records import Entry, Stated
 from noria.store import Home
 from noria.system import System
 
+MOST = timedelta(days=365)
 How = Literal["evidence", "statement", "lapsed", "missing"]
 LEVELS = (
     (0.0, "a research project rather than a product"),
@@ -94,7 +95,8 @@ def _next(answers: list[Answer], sections: dict[str, float]) -> str:
 def state(home: Home, test: str, *, by: str, note: str, until: datetime) -> Entry[Stated]:
     """Records a person's statement that a test is done by hand and documented. It counts half a point until it lapses.
 
-    Raises ``NotFound`` for a test that does not exist, and ``SettingsError`` without a note or for a time that has passed.
+    Raises ``NotFound`` for a test that does not exist, and ``SettingsError`` without a note, for a time that has passed, and for one more than 365
+    days away.
     """
     if test not in {one.id for one in TESTS}:
         raise NotFound(f"there is no test {test!r}", hint=f"the tests are {', '.join(one.id for one in TESTS)}")
@@ -103,4 +105,9 @@ def state(home: Home, test: str, *, by: str, note: str, until: datetime) -> Entr
     now = home.clock.now()
     if until <= now:
         raise SettingsError(f"{until:%Y-%m-%d} has passed", hint="a statement counts for some time: give a later --until")
+    if until - now > MOST:
+        raise SettingsError(
+            f"{until:%Y-%m-%d} is {(until - now) // timedelta(days=1)} days away; a statement counts for {MOST.days} days at most",
+            hint="give an earlier --until, and state it again when it lapses",
+        )
     return home.commit(Stated(test=test, by=by, note=note, until=until), key=f"stated/{test}/{now.isoformat()}")

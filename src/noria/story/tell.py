@@ -350,7 +350,11 @@ def deploy(told: Told) -> Chapter:
     traps = (
         Trap(
             "shadow, then canary, then full, each on evidence",
-            released is not None and stages[:1] == ["shadow"] and "canary" in stages and stages[-1] == "full",
+            released is not None
+            and stages[:1] == ["shadow"]
+            and "canary" in stages
+            and stages[-1] == "full"
+            and all(e.record.checks and e.record.verdict is Verdict.PASS for e in moved[1:]),
             f"{' → '.join(path)}{f'; {value.name} {value.estimate}' if value else ''}",
             released.key if released is not None else "",
         ),

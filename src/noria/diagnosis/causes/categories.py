@@ -60,8 +60,9 @@ def category_renamed(case: Case) -> Tested:
         made = [
             check("old names go as new ones come", False, detail=f"no new value took the place of an old one in {looked} columns")
         ]
-    found_ = [one for one in made if one.verdict is Verdict.FAIL]
-    return Tested("category renamed", "data", act, tuple(found_ or made), 0.95 if found_ else 0.0, blocks=True)
+    failed = [one for one in made if one.verdict is Verdict.FAIL]
+    found_, strength, blocks = streams.limited(case, failed, 0.95 if failed else 0.0)
+    return Tested("category renamed", "data", act, found_ or tuple(made), strength, blocks=blocks)
 
 
 def _renamed(stream: Stream, column: str, days: list[tuple[datetime, dict[str, int]]]) -> Check | None:

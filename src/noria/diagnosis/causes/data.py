@@ -74,7 +74,7 @@ def explained(case: Case, source: str, failed: Check) -> str:
 def _verified(case: Case) -> list[Check]:
     entries = case.of(Verified)
     if not entries:
-        recent = case.home.ledger.read(Verified, since=case.window.start)
+        recent = case.home.ledger.read(Verified, since=case.window.start, until=case.until)
         newest = {entry.record.source: entry for entry in recent}
         entries = [entry for entry in newest.values() if entry.record.verdict is Verdict.FAIL]
     made, others = [], set()
@@ -93,7 +93,7 @@ def _verified(case: Case) -> list[Check]:
 
 def _quarantined(case: Case) -> list[Check]:
     made = []
-    recent = case.home.ledger.read(Ingested, since=case.window.start)
+    recent = case.home.ledger.read(Ingested, since=case.window.start, until=case.until)
     earlier = case.home.ledger.read(Ingested, since=case.window.start - 2 * case.window.length, until=case.window.start)
     for source in sorted({entry.record.source for entry in recent}):
         now, before = ([e.record for e in some if e.record.source == source] for some in (recent, earlier))

@@ -39,7 +39,9 @@ def duplicates(case: Case) -> Tested:
 
 def _repeated(case: Case, stream: Stream) -> list[Check]:
     """Rows put aside as duplicates, and rows that restate earlier ones, as shares of each batch."""
-    found = case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY)
+    found = case.home.ledger.read(
+        Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY, until=case.until
+    )
     batches = [entry.record for entry in found if entry.record.received >= 5]
     when = [batch.upto for batch in batches]
     made = []

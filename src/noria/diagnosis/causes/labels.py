@@ -16,15 +16,16 @@ from noria.records import CohortClosed, Declared
 
 COVERAGE = 0.05
 DELAY = 1.5
+SOONER = 0.3
 LEAST = 14
 JUMP = 0.03
 
 
 def label_delay_changed(case: Case) -> Tested:
-    """Labels come later (or sooner) after the question than they did."""
+    """Labels come later after the question than they did; that they come sooner is told, explains little and holds no training back."""
     act = "ask the owner of the label's source why; if the delay is there to stay, declare a longer `within` or `lateness`"
     recent, earlier = _cohorts(case)
-    made = []
+    made, later = [], []
     for name in ("p50", "p90"):
         now, past = ([c.delay[name] for c in some if name in c.delay] for some in (recent, earlier))
         if not now or len(past) < LEAST:
@@ -38,10 +39,11 @@ def label_delay_changed(case: Case) -> Tested:
         said = f"{share} of the labels came within {middle:.3g} h, within {usual:.3g} h before"
         bound = least if middle < least else most
         made.append(check("label delay", found, subject=name, size=Estimate(middle, n=len(now)), bound=bound, detail=said))
-    found_ = any(one.verdict is Verdict.FAIL for one in made)
-    if found_:
-        made = [one for one in made if one.verdict is Verdict.FAIL]
-    return Tested("label delay changed", "data", act, tuple(made), 0.9 if found_ else 0.0, blocks=True)
+        later += [made[-1]] if middle > most else []
+    sooner = [one for one in made if one.verdict is Verdict.FAIL]
+    if not later and sooner:  # nothing is wrong with what is known, and nothing of it is lacking
+        return Tested("label delay changed", "data", act, tuple(sooner), SOONER)
+    return Tested("label delay changed", "data", act, tuple(later or made), 0.9 if later else 0.0, blocks=True)
 
 
 def labels_missing(case: Case) -> Tested:
@@ -61,7 +63,7 @@ def labels_missing(case: Case) -> Tested:
     said = f"{now:.1%} of the labels were made by silence, {past:.1%} before"
     made.append(check("silence", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said))
     found = [one for one in made if one.verdict is Verdict.FAIL]
-    late = bool(found) and streams.tested(case, label_delay_changed).verdict is Verdict.FAIL
+    late = bool(found) and streams.tested(case, label_delay_changed).strength > SOONER
     strength = 0.0 if not found else 0.5 if late else 0.92
     return Tested("labels missing", "data", act, tuple(found or made), strength, blocks=True)
 
@@ -81,7 +83,8 @@ def label_definition_changed(case: Case) -> Tested:
     A changed concept breaks the order; a label shift moves the inputs along; noise draws both ends to the middle.
     """
     act = "ask who defines the label what counts since when; declare the new definition, relabel the history by it and train once more"
-    made = [*_declared(case), *_source_moved(case)]
+    declared, moved = _declared(case), _source_moved(case)
+    made = [*declared, *moved]
     certain = any(one.verdict is Verdict.FAIL for one in made)
     made += _jumped(case)
     found = certain or (len(made) > 0 and all(one.verdict is Verdict.FAIL for one in made))
@@ -94,26 +97,36 @@ def label_definition_changed(case: Case) -> Tested:
         strength = 0.4  # labels that silence made are no other definition
     if found and streams.tested(case, unit_changed).strength > 0.9 and not any(one.name == "declared label" for one in made):
         strength = min(strength, 0.5)
-    return Tested("label definition changed", "data", act, tuple(made), strength, blocks=True)
+    meant = bool(declared) and not moved  # somebody meant it: what is trained from now on learns the new definition
+    return Tested("label definition changed", "data", act, tuple(made), strength, blocks=not meant)
 
 
 def _declared(case: Case) -> list[Check]:
-    """The declaration itself says something else of the label since a while."""
-    entries = case.home.ledger.read(Declared)
+    """The declaration itself says another label since a while: another source, expression, ``otherwise`` or ``how``."""
+    entries = case.home.ledger.read(Declared, until=case.until)
     for old, new in pairwise(entries):
-        before, after = old.record.spec.get("label"), new.record.spec.get("label")
+        before, after = _defined(old.record.spec.get("label")), _defined(new.record.spec.get("label"))
         if new.at > case.window.start - case.window.length and before is not None and before != after:
             said = f"since {new.at:%Y-%m-%d} the declaration says {_shown(after)}; before {_shown(before)}"
             return [check("declared label", True, detail=said)]
     return []
 
 
-def _shown(label: object) -> str:
-    if isinstance(label, dict):
-        return ", ".join(
-            f"{key}={label[key]!r}" for key in ("expression", "within", "otherwise", "how") if label.get(key) is not None
-        )
-    return str(label)
+def _defined(label: object) -> dict[str, object] | None:
+    """What a declared label means; how long is waited for it is no part of that."""
+    if not isinstance(label, dict):
+        return None
+    source = label.get("source")
+    return {
+        "source": source.get("name") if isinstance(source, dict) else source,
+        "expression": label.get("expression"),
+        "otherwise": label.get("otherwise"),
+        "how": label.get("how"),
+    }
+
+
+def _shown(label: dict[str, object] | None) -> str:
+    return ", ".join(f"{key}={said!r}" for key, said in (label or {}).items() if said is not None)
 
 
 def _source_moved(case: Case) -> list[Check]:

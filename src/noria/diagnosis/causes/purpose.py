@@ -37,7 +37,7 @@ def misaligned(case: Case) -> Tested:
 
 def _link(case: Case) -> list[Check]:
     """What business found of the link from the metric to the money, when it looked since the fault or shortly before."""
-    last = case.home.ledger.latest(Linked)
+    last = next(iter(case.home.ledger.read(Linked, until=case.until, newest=1)), None)
     if (
         last is None
         or last.record.window.end < case.window.start - 28 * case.every
@@ -119,7 +119,7 @@ def no_signal(case: Case) -> Tested:
     if any(one.verdict is Verdict.FAIL for one in made):
         more, act = _more_data(case, act)
         made += more
-    charter = case.home.ledger.latest(Charter)
+    charter = next(iter(case.home.ledger.read(Charter, until=case.until, newest=1)), None)
     strength = 0.0
     if any(one.verdict is Verdict.FAIL for one in made):
         strength = 0.6
@@ -200,7 +200,7 @@ def better_baseline(case: Case) -> Tested:
         made.append(_behind(case))
     found = [one for one in made if one.verdict is Verdict.FAIL]
     clear = any(one.estimate is not None and one.estimate.below(0.0) for one in found)
-    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.75 if clear else 0.6)
+    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.93 if clear else 0.6)
 
 
 def _behind(case: Case) -> Check:
@@ -349,7 +349,7 @@ def cost_above_value(case: Case) -> Tested:
     if not any((costs.prediction, costs.label, costs.training, costs.day)):
         return Tested(title, "scoping", act, (check(name, False, detail="no costs are declared"),))
     start = min(case.window.start, case.window.end - SPAN * case.every)
-    kept = {e.record.window.end: e.record for e in case.home.ledger.read(Valued, since=start)}
+    kept = {e.record.window.end: e.record for e in case.home.ledger.read(Valued, since=start, until=case.until)}
     books = [kept[end] for end in sorted(kept) if kept[end].window.start >= start and kept[end].n]
     gross, net = _net(case, books, start)
     if len(net) < LEAST:

@@ -11,7 +11,6 @@ from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested, check
-from noria.features.binding import columns_of
 from noria.records import Blocked, Entry, Ingested, SchemaFrozen
 from noria.store.rows import NOT_READABLE
 
@@ -24,23 +23,22 @@ UNREADABLE = 0.2
 def schema_changed(case: Case) -> Tested:
     """A source's columns are not what they were when they were frozen."""
     made = [*_blocked(case), *_emptied(case), *_unreadable(case), *_appeared(case)]
-    found = [one for one in made if one.verdict is Verdict.FAIL]
+    failed = [one for one in made if one.verdict is Verdict.FAIL]
+    stopped = any(one.name == "columns as frozen" for one in failed)
+    found, strength, blocks = streams.limited(case, failed, 1.0 if stopped else 0.93 if failed else 0.0)
     sources = ", ".join(sorted({one.subject.split(".")[0] for one in found})) or "the source"
     act = f"ask the owner of {sources} what became of the column; mend it where it comes from, or map it in the declaration, then turn again"
     known = any(streams.streams(case)) or case.home.ledger.latest(SchemaFrozen) is not None or bool(case.of(Blocked))
     clear = check("columns as frozen", False if known else None, detail="every source has the columns that were frozen")
-    stopped = any(one.name == "columns as frozen" for one in found)
-    return Tested(
-        "schema changed", "data", act, tuple(found) or (clear,), 1.0 if stopped else 0.93 if found else 0.0, blocks=True
-    )
+    return Tested("schema changed", "data", act, found or (clear,), strength, blocks=blocks)
 
 
 def standing(case: Case) -> list[Entry[Blocked]]:
     """What stops the sources: the symptoms themselves, or what was blocked within a week and not taken in since."""
     return case.of(Blocked) or [
         entry
-        for entry in case.home.ledger.read(Blocked, since=case.now - LATELY)
-        if not case.home.ledger.read(Ingested, prefix=f"ingest/{entry.record.source}/", after=entry.seq)
+        for entry in case.home.ledger.read(Blocked, since=case.now - LATELY, until=case.until)
+        if not case.home.ledger.read(Ingested, prefix=f"ingest/{entry.record.source}/", after=entry.seq, until=case.until)
     ]
 
 
@@ -81,7 +79,10 @@ def _unreadable(case: Case) -> list[Check]:
     for stream in streams.streams(case).values():
         if stream.logged:
             continue
-        records = [e.record for e in case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.window.start)]
+        records = [
+            e.record
+            for e in case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.window.start, until=case.until)
+        ]
         batches = [one for one in records if one.received]
         shares = np.array([one.reasons.get(NOT_READABLE, 0) / one.received for one in batches], float)
         if not len(shares) or shares[-1] <= UNREADABLE:
@@ -96,16 +97,15 @@ def _unreadable(case: Case) -> list[Check]:
 
 
 def _appeared(case: Case) -> list[Check]:
-    """A column that appeared while a feature's column lost its values since: a renaming. Alone it is a fact, and no fault."""
+    """A column that appeared while one that is read lost its values since: a renaming. Alone it is a fact, and no fault."""
     made = []
-    used = {name for feature in case.system.flat_features for name in columns_of(feature.expr)}
-    for entry in case.home.ledger.read(SchemaFrozen, since=case.window.start - case.window.length):
+    for entry in case.home.ledger.read(SchemaFrozen, since=case.window.start - case.window.length, until=case.until):
         record = entry.record
         stream = streams.streams(case).get(record.source)
         if not record.changes or stream is None:
             continue
         for column in stream.columns:
-            if column not in used:
+            if not streams.is_read(case, stream, column):
                 continue
             after = [(day, cell) for day, cell in stream.of(column) if day.day > entry.at]
             before = [(day, cell) for day, cell in stream.of(column) if day.day <= entry.at]

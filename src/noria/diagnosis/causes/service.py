@@ -45,7 +45,11 @@ def fallback_storm(case: Case) -> Tested:
 def _share(case: Case) -> Check:
     """The share of answers by the fallback, against the time before."""
     name = "the model answers"
-    records = [e.record for e in case.home.ledger.read(Scored, since=case.window.start - 2 * case.window.length) if e.record.n]
+    records = [
+        e.record
+        for e in case.home.ledger.read(Scored, since=case.window.start - 2 * case.window.length, until=case.until)
+        if e.record.n
+    ]
     at = streams.broken([r.window.end for r in records], np.array([r.fallbacks / r.n for r in records], float), floor_=0.005)
     if at is None:
         n = sum(record.n for record in case.scored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,7 @@ SAMPLED = 200
 AGES = ("1h", "6h", "1d", "2d", "7d")
 FROZEN = 0.1
 MOVES = 0.2
+RESTS = 0.02
 MOST_ROWS = 100_000
 SAME = "logged as computed"
 OLD = "logged as of its own time"
@@ -178,8 +180,15 @@ def _still(case: Case, seen: set[str]) -> list[Check]:
             said = f"{at.after:.1%} of the rows of {subject} differ from the one before since {at.at:%Y-%m-%d}, {at.before:.1%} before"
             bound = FROZEN * at.before
             size = Estimate(at.after, n=at.days)
-            made.append(check(CHANGE, at.after <= bound, subject=subject, size=size, bound=bound, detail=said))
+            still = at.after <= bound and not _rested([day for day, _ in days], [moved for _, moved in days], at)
+            made.append(check(CHANGE, still, subject=subject, size=size, bound=bound, detail=said))
     return made
+
+
+def _rested(days: Sequence[datetime], moved: Sequence[float], at: streams.Break) -> bool:
+    """Whether the column has stood nearly as still on a day before: a dry spell is no frozen gauge."""
+    before = [share for day, share in zip(days, moved, strict=True) if day <= at.at and np.isfinite(share)]
+    return bool(before) and min(before) <= 2 * at.after + RESTS
 
 
 def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: list[str]) -> list[Check]:
@@ -205,7 +214,8 @@ def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: l
         if at is None:
             made.append(check(CHANGE, None, subject=subject, detail="too few days to compare"))
             continue
-        fell = at.before >= MOVES and at.after <= FROZEN * at.before
+        shares = found[f"c{k}"].cast(pl.Float64).fill_null(float("nan")).to_list()
+        fell = at.before >= MOVES and at.after <= FROZEN * at.before and not _rested(dates, shares, at)
         said = f"{at.after:.1%} of the rows of {subject} differ from the one before under the same {', '.join(by)} since {at.at:%Y-%m-%d}, {at.before:.1%} before"
         made.append(
             check(CHANGE, fell, subject=subject, size=Estimate(at.after, n=at.days), bound=FROZEN * at.before, detail=said)

@@ -34,7 +34,7 @@ def source_missing(case: Case) -> Tested:
     """A source brought nothing for longer than it ever paused."""
     made = _kept("nothing came", [_silence(case, stream) for stream in _sources(case)], "every source goes on bringing rows")
     act = f"ask the owner of {_named(made)} why nothing comes; until it does, let the fallback or a model without its features answer"
-    return Tested("source missing", "data", act, made, 1.0 if _failed(made) else 0.0, blocks=True)
+    return _limited(case, "source missing", act, made, 1.0)
 
 
 def source_late(case: Case) -> Tested:
@@ -42,14 +42,20 @@ def source_late(case: Case) -> Tested:
     made = [one for stream in _sources(case) for one in (_late_rows(case, stream), _lag(case, stream))]
     kept = _kept("rows in time", made, "no source brings its rows later than before")
     act = f"ask the owner of {_named(kept)} for the rows in time; if the delay is there to stay, declare it as `known` and train again"
-    return Tested("source late", "data", act, kept, 0.9 if _failed(kept) else 0.0, blocks=True)
+    return _limited(case, "source late", act, kept, 0.9)
 
 
 def source_truncated(case: Case) -> Tested:
     """A source brings only a part of its rows: hours, keys or values of it are gone."""
     made = _kept("all of it came", [_cut(case, stream) for stream in _sources(case)], "no source lost a part of its rows")
     act = f"ask the owner of {_named(made)} to deliver again what was cut off, then turn again: what is missing can still come"
-    return Tested("source truncated", "data", act, made, 0.92 if _failed(made) else 0.0, blocks=True)
+    return _limited(case, "source truncated", act, made, 0.92)
+
+
+def _limited(case: Case, name: str, act: str, made: tuple[Check, ...], strength: float) -> Tested:
+    """The cause, weak and without holding training back where it is about sources that nothing reads."""
+    found, strength, blocks = streams.limited(case, _failed(made), strength if _failed(made) else 0.0)
+    return Tested(name, "data", act, found or made, strength, blocks=blocks)
 
 
 def _failed(made: Sequence[Check]) -> list[Check]:
@@ -115,7 +121,9 @@ def _silence(case: Case, stream: Stream) -> Check:
 
 def late_shares(case: Case, stream: Stream) -> tuple[list[datetime], Floats]:
     """For each batch after the first: when, and the share of its rows that came after a turn that should have seen them."""
-    found = case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY)
+    found = case.home.ledger.read(
+        Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY, until=case.until
+    )
     first = case.home.ledger.read(Ingested, prefix=f"ingest/{stream.name}/")[:1]
     batches = [entry.record for entry in found if entry.record.received and entry not in first]
     return [batch.upto for batch in batches], np.array([batch.late / batch.received for batch in batches], float)

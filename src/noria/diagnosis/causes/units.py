@@ -67,6 +67,7 @@ OFF_STEPS = 0.15
 CLEAN = 0.99
 FAR = 0.8
 NEAR = 0.25
+LEFT, CLEARLY = 0.5, 0.15
 DRAWS = 60
 
 
@@ -87,14 +88,15 @@ def unit_changed(case: Case) -> Tested:
     told = {one.subject for one in made}
     far = [one for one in suspects if f"{one.stream.name}.{one.column}" not in told][:MOST_LOOKED_AT]
     made += [found for one in far for found in [_confirmed(case, one)] if found is not None]
-    found = [one for one in made if one.verdict.value == "fail"]
+    failed = [one for one in made if one.verdict.value == "fail"]
+    certain = any(one.bound is not None for one in streams.limited(case, failed, 1.0)[0])
+    found, strength, blocks = streams.limited(case, failed, 0.97 if certain else 0.7 if failed else 0.0)
     act = f"ask the owner of {', '.join(sorted({one.subject for one in found})) or 'the column'} for the unit; convert it where it comes in, and take the rows since in again"
     if not looked:
         made = [check(name, None, detail="no numeric column has enough days to compare")]
     elif not made:
         made = [check(name, False, detail=f"none of {looked} numeric columns jumped to another level or range")]
-    certain = any(one.bound is not None for one in found)
-    return Tested("unit changed", "data", act, tuple(found or made), 0.97 if certain else 0.7 if found else 0.0, blocks=True)
+    return Tested("unit changed", "data", act, found or tuple(made), strength, blocks=blocks)
 
 
 def _steps(case: Case) -> list[Check]:
@@ -172,7 +174,7 @@ def _back(unseen: dict[float, int], seen: NDArray[np.float64]) -> tuple[str, flo
 
 
 def moved_columns(case: Case) -> tuple[list[Moved], int]:
-    """The numeric columns whose daily mean, least or greatest jumped, the farthest first; and how many were looked at."""
+    """The numeric columns whose daily mean, least or greatest jumped, those that something reads and the farthest first; and how many were looked at."""
     return streams.once(case, "moved columns", lambda: _moved_columns(case))
 
 
@@ -195,7 +197,7 @@ def _moved_columns(case: Case) -> tuple[list[Moved], int]:
             worst = max((one for one in breaks if one is not None), key=lambda one: one.jump, default=None)
             if worst is not None and worst.sudden and worst.jump > 2.0:
                 found.append(Moved(stream, column, worst))
-    return sorted(found, key=lambda one: -one.at.jump), looked
+    return sorted(found, key=lambda one: (not streams.is_read(case, one.stream, one.column), -one.at.jump)), looked
 
 
 def samples(case: Case, moved: Moved) -> tuple[Floats, Floats, Floats, Floats] | None:
@@ -241,7 +243,7 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
     slope, offset, fit = fitted(before, after)
     known = nearest(before, after, scale)
     title, a, b, left = known
-    undone = left <= max(1.5 * usual, NEAR) and left < 0.3 * whole and abs(slope / a - 1) < 0.25
+    undone = left <= min(max(1.5 * usual, NEAR), LEFT) and left < CLEARLY * whole and abs(slope / a - 1) < 0.15
     size = _interval(before, after, since)
     since_when = f"since {moved.at.at:%Y-%m-%d}"
     if undone:
