@@ -275,7 +275,11 @@ def test_status_shows_the_wheel(noria: Any, turned: Path) -> None:
     text = noria("status", turned).out
     assert all(step in text for step in ("scoping", "data", "development", "deployment", "monitoring", "business"))
     assert "release 1 (linear) serves" in text
-    wheel = noria("status", turned, "--json").json["wheel"]
+    state = noria("status", turned, "--json").json
+    wheel, moved = state["wheel"], state["moved_since_release"]
+    assert 1 <= len(moved) <= 3
+    assert moved == sorted(moved, key=lambda one: -one["js"])
+    assert "Furthest from the training time since the release" in text
     assert next(spoke["step"] for spoke in wheel["spokes"]) == "scoping"
     assert wheel["at"] == "2020-01-19T00:00:00Z"
 

@@ -76,6 +76,47 @@ def test_the_same_file_again_is_the_same_batch(world: Any, tmp_path: Path) -> No
     assert world.home.lake.read("labels").height == 1
 
 
+def test_a_batch_that_another_reverted_takes_effect_again(world: Any, tmp_path: Path) -> None:
+    """To true, back to false, to true with the first file: three revisions; and once more changes nothing, killed before its record or not."""
+    made, name = closed_day(world), "a@20240101T010000Z"
+    there, back = write(tmp_path / "there.csv", (name, "true")), write(tmp_path / "back.csv", (name, "false"))
+    entries = []
+    for day, file in ((3, there), (4, back), (5, there)):
+        world.at(START + day * DAY)
+        entries.append(data.relabel(world.home, made, file, by="ada"))
+        assert data.relabel(world.home, made, file, by="ada").id == entries[-1].id, "also while it is on its way"
+        turn(world, made, START + day * DAY)
+        assert labels(world)[name] == float(file == there)
+        assert data.relabel(world.home, made, file, by="ada").id == entries[-1].id
+    assert [e.record.batch for e in entries] == [entries[0].record.batch, entries[1].record.batch, f"{entries[0].record.batch}-1"]
+    assert [e.record.revision for e in world.home.ledger.read(CohortClosed)] == [0, 1, 2, 3]
+    assert world.home.lake.read("labels").height == world.home.ledger.count(Relabelled) == 3
+
+
+def test_killed_before_its_record_a_batch_is_taken_in_once(world: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    made, name = closed_day(world), "a@20240101T010000Z"
+    there, back = write(tmp_path / "there.csv", (name, "true")), write(tmp_path / "back.csv", (name, "false"))
+    for day, file in ((3, there), (4, back)):
+        world.at(START + day * DAY)
+        data.relabel(world.home, made, file, by="ada")
+        turn(world, made, START + day * DAY)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    world.at(START + 5 * DAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.home, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data.relabel(world.home, made, there, by="ada")
+    world.at(START + 5 * DAY + HOUR)
+    again = data.relabel(world.home, made, there, by="ada")
+    assert again.record.batch.endswith("-1")
+    turn(world, made, START + 6 * DAY)
+    assert labels(world)[name] == 1.0
+    assert world.home.lake.read("labels").height == world.home.ledger.count(Relabelled) == 3
+
+
 def test_parquet_is_read_too_and_a_later_batch_wins(world: Any, tmp_path: Path) -> None:
     made = closed_day(world)
     for day, label in ((3, True), (4, False)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,8 +16,9 @@ from noria import data
 from noria.core import Verdict
 from noria.data.summary import merged, summarised
 from noria.data.verify import PART, REFERENCE, checked
-from noria.records import Ingested, Verified
+from noria.records import Ingested, Turned, Verified
 
+module = sys.modules["noria.data.verify"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TIME = pl.Datetime("us", "UTC")
@@ -330,3 +332,30 @@ def test_a_source_that_falls_silent_is_noticed_without_a_batch(world: Any) -> No
     found = world.home.ledger.read(Verified)
     assert [e.record.upto for e in found] == [START + 21 * DAY, START + 22 * DAY]
     assert {check.name for e in found for check in e.record.checks} == {"volume", "freshness"}
+
+
+def test_a_day_without_a_batch_is_looked_at_once(world: Any, monkeypatch: Any) -> None:
+    """Hourly turns that do something while a weekly source is silent: each of its days is verified in one turn, and all again with its next batch."""
+    looked: list[datetime] = []
+
+    def counting(source: Any, batches: Any, day: datetime, **more: Any) -> Any:
+        looked.append(day)
+        return checked(source, batches, day, **more)
+
+    monkeypatch.setattr(module, "checked", counting)
+    frame = pl.concat([batch(0), batch(7)]).rename({"_known": "at"})
+    made = world.declared(came=nr.Source("came", frame, key="id", time="at", owner="us"))
+    for hour in range(24, 8 * 24 + 1, 6):
+        now = world.at(START + hour * HOUR)
+        data.ingest(world.home, made, now)
+        data.verify(world.home, made, now)
+        world.home.commit(Turned(did=("deployment",)), key=f"turn/{now.isoformat()}")
+    silent = [START + k * DAY for k in range(2, 8)]
+    assert [day for day in looked if day in silent][:6] == silent
+    assert looked.count(START + 4 * DAY) <= 2
+    assert looked[-1] == START + 8 * DAY
+    before = len(looked)
+    stopped = Turned(did=("data",), stopped="data", reason="planted")
+    world.home.commit(stopped, key=f"turn/{world.at(START + 9 * DAY).isoformat()}")
+    data.verify(world.home, made, world.at(START + 9 * DAY + HOUR))
+    assert looked[before:] == [START + 9 * DAY], "a turn that stopped has looked at nothing"

@@ -18,6 +18,7 @@ from noria.monitoring.ordinary import ordinary
 from noria.monitoring.reference import distances, profile_of
 from noria.monitoring.windows import found, recent
 from noria.stats import row_loss
+from noria.web import facts
 
 QUIET, SLOW = 12, 10
 
@@ -69,6 +70,9 @@ def stored_profiles_add_up(story: Any, told: Any, records: list[Any]) -> None:
     whole = profiles.since_release(story.home, story.now)
     all_rows = measure.against(reference, pl.concat(story.kept[-QUIET - SLOW :]))
     assert whole["kind"] == measure.distance(reference, all_rows)["kind"]
+    shown = facts.moved(story.home)
+    assert set(list(shown)[:2]) == {"x", "score"}, "they have moved most"
+    assert shown["x"] == pytest.approx(whole["x"]["js"], rel=1e-3)
     early = Window(told.START, told.START + 20 * told.DAY)
     assert profiles.window_profile(story.home, early) is None
     assert profiles.moved(story.home, early) == {}

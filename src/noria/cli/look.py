@@ -21,7 +21,7 @@ _MARK = {"good": "[green]●[/]", "bad": "[red]●[/]", "unsure": "[yellow]●[/
 
 
 def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
-    """Shows the wheel: each step's state and since when, open alerts, and the arrow back when a diagnosis stands."""
+    """Shows the wheel: each step's state and since when, open alerts, and the arrow back when a diagnosis stands; what has moved since the release."""
     from noria.monitoring.channels import channels
     from noria.monitoring.outbox import standings
     from noria.web import facts
@@ -30,6 +30,7 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
     with opened(file, home) as (store, system):
         state = facts.wheel(store, system)
         alerts = facts.open_alerts(store)
+        moved = facts.moved(store)
         service = served(store, system)
         sending = standings(store, channels(read_settings().alerts))
     data = {
@@ -51,12 +52,13 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
             }
             for a in alerts
         ],
+        "moved_since_release": [{"column": name, "js": distance} for name, distance in moved.items()],
         "sending": [
             {"to": s.name, "sent": s.sent, "waiting": s.waiting, "error": s.error, "given_up": s.given_up, "refusal": s.refusal}
             for s in sending
         ],
     }
-    show(data, lambda: _status(state, alerts, service.lines() if service else [], _sending(sending)), as_json=json)
+    show(data, lambda: _status(state, alerts, moved, service.lines() if service else [], _sending(sending)), as_json=json)
     return 0
 
 
@@ -80,7 +82,7 @@ def _alert(record: Alerted) -> str:
     return f"  {mark}{escape(record.message)} [dim]{escape(', '.join(extra))}[/]"
 
 
-def _status(state: facts.Wheel, alerts: list[Any], service: list[str], sending: list[str]) -> Any:
+def _status(state: facts.Wheel, alerts: list[Any], moved: dict[str, float], service: list[str], sending: list[str]) -> Any:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -99,6 +101,9 @@ def _status(state: facts.Wheel, alerts: list[Any], service: list[str], sending: 
     if alerts:
         parts.append("\n[bold]Open alerts[/]")
         parts += [_alert(a.record) for a in alerts]
+    if moved:
+        furthest = ", ".join(f"{name} {distance:.3f}" for name, distance in moved.items())
+        parts.append(f"\nFurthest from the training time since the release (Jensen-Shannon distance): {escape(furthest)}")
     if sending:
         parts.append("\n[bold]Alerts that could not be sent[/]")
         parts += [f"  {escape(line)}" for line in sending]

@@ -25,7 +25,7 @@ from noria.records import CohortClosed, Entry, Relabelled
 from noria.store import EventLog, Home
 from noria.store.events import LABELS_SOURCE, NewEvent, log_path
 from noria.system import System
-from noria.tables import OUTCOMES
+from noria.tables import LABELS, OUTCOMES
 
 MOST_WRONG = 5
 
@@ -40,13 +40,14 @@ def relabel(home: Home, system: System, file: Path, *, by: str, note: str = "") 
     by, note:
         Who corrected them, and why.
 
-    The same file given again is the same batch: nothing happens twice. Raises ``NotFound`` when there is no such file, and ``DataFault`` that names the
+    The same file given again is the same batch while the newest labels say what it says: nothing happens twice. After others have said something
+    else it is a new batch, and takes effect again. Raises ``NotFound`` when there is no such file, and ``DataFault`` that names the
     rows which cannot be read; then none was taken.
     """
     read = _read(file)
-    batch = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    key = f"relabelled/{batch}"
-    there = home.ledger.find(key)
+    content = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    before = home.ledger.read(Relabelled, prefix=f"relabelled/{content}")
+    batch = f"{content}-{len(before)}" if before else content
     rows = [_row(system, place, row, by) for place, row in enumerate(read)]
     wrong = [said for said in rows if isinstance(said, str)] + _twice(rows)
     if wrong:
@@ -55,13 +56,12 @@ def relabel(home: Home, system: System, file: Path, *, by: str, note: str = "") 
             "; ".join(wrong[:MOST_WRONG]) + more, hint="the file needs the columns id and label; nothing was taken in"
         )
     good: list[dict[str, Any]] = [said for said in rows if isinstance(said, dict)]
-    now = home.clock.now()
-    stamp = micros(there.at if there is not None else now)
-    events = [NewEvent(f"{row['id']}/relabelled/{batch}", stamp, stamp, row) for row in good]
     with closing(EventLog(log_path(home.path), durable=home.settings.durable)) as log:
-        log.append(LABELS_SOURCE, events)
-    if there is not None:
-        return there  # type: ignore[return-value]  # the key is only used for this kind
+        begun = log.time_of(LABELS_SOURCE, _event(good[0], batch))  # taken in by a call that was killed before its record
+        if before and begun is None and _newest(home, log, good) == {row["id"]: _plain(row["label"]) for row in good}:
+            return before[-1]
+        stamp = micros(home.clock.now()) if begun is None else begun
+        log.append(LABELS_SOURCE, [NewEvent(_event(row, batch), stamp, stamp, row) for row in good])
     asked = asked_at(pl.DataFrame({"_id": [row["id"] for row in good]}, schema={"_id": pl.String}))["_asked"]
     ends = _cohorts(home, system, asked)
     last = home.ledger.latest(CohortClosed)
@@ -74,7 +74,28 @@ def relabel(home: Home, system: System, file: Path, *, by: str, note: str = "") 
         rows=digest(good),
         cohorts=tuple(ends),
     )
-    return home.commit(record, key=key, parents=[last.id] if last is not None else [])
+    return home.commit(record, key=f"relabelled/{batch}", parents=[last.id] if last is not None else [])
+
+
+def _event(row: dict[str, Any], batch: str) -> str:
+    """The id of the event that a correction is."""
+    return f"{row['id']}/relabelled/{batch}"
+
+
+def _newest(home: Home, log: EventLog, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the newest label given for each of the rows' predictions says, in the lake or on its way there."""
+    said: list[tuple[tuple[int, int, str], str, Any]] = []
+    ids = {row["id"] for row in rows}
+    if home.lake.schema(LABELS.name) is not None:
+        frame = home.lake.read(LABELS.name, columns=["_id", "_known", "_time", "_row", "_label", "_class"])
+        for row in frame.filter(pl.col("_id").is_in(list(ids))).iter_rows(named=True):
+            label = row["_class"] if row["_class"] is not None else row["_label"]
+            said.append(((micros(row["_known"]), micros(row["_time"]), row["_row"]), row["_id"], label))
+    for event in log.unsealed(LABELS_SOURCE, micros(home.clock.now())):
+        if event.row.get("id") in ids:
+            said.append(((event.known, event.time, event.hash), event.row["id"], event.row.get("label")))
+    given_ = sorted(((order, name, _plain(label)) for order, name, label in said if label is not None), key=lambda one: one[0])
+    return {name: label for _, name, label in given_}
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from noria.core.window import floor
 from noria.data.summary import DAY, merged
 from noria.data.verifycolumns import FEW, LEAST_DAYS, SOME, Past, beyond, categories, numbers, stands_still, unknown
 from noria.data.verifycolumns import made as _check
-from noria.records import DaySummary, Entry, Ingested, Verified
+from noria.records import DaySummary, Entry, Ingested, Turned, Verified
 from noria.store import Home
 from noria.system import Source, System
 
@@ -57,15 +57,30 @@ def verify(home: Home, system: System, now: datetime) -> list[Entry[Verified]]:
 
 
 def _days(home: Home, source: Source, today: datetime, now: datetime) -> list[datetime]:
-    """The ends of days to look at: those that ended since the batch before the newest, at most a week of them."""
-    recent = home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", newest=2)
+    """The ends of days to look at, at most a week of them.
+
+    Those that ended since the last finished turn, which looked at all before; after a new batch, those since the batch before it.
+    """
+    recent = [batch.record.upto for batch in home.ledger.read(Ingested, prefix=f"ingest/{source.name}/", newest=2)]
     if not recent:
         return []
-    if len(recent) == 1 and floor(recent[0].record.upto, DAY) == today:
+    if len(recent) == 1 and floor(recent[0], DAY) == today:
         return []
-    before = recent[-2].record.upto if len(recent) == 2 and recent[-1].record.upto == now else recent[-1].record.upto
+    seen = _last_turn(home)
+    if seen is not None and recent[-1] <= seen:
+        before = seen
+    elif len(recent) == 2 and (seen is not None or recent[-1] == now):
+        before = recent[0] if seen is None else min(recent[0], seen)
+    else:
+        before = recent[-1]
     since = max(floor(before, DAY), today - CATCH_UP * DAY)
     return [since + (k + 1) * DAY for k in range((today - since) // DAY)]
+
+
+def _last_turn(home: Home) -> datetime | None:
+    """The time of the last turn that verified, from its key: its record may have been written on the next day."""
+    last = home.ledger.latest(Turned, prefix="turn/")
+    return datetime.fromisoformat(last.key.removeprefix("turn/")) if last is not None and not last.record.stopped else None
 
 
 def _verified(home: Home, source: Source, day: datetime, now: datetime, rate: float) -> Entry[Verified] | None:

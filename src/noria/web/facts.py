@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal, get_args
@@ -10,6 +11,7 @@ import msgspec
 
 from noria import business, deployment, monitoring
 from noria.core import Estimate, Verdict, Window, duration
+from noria.monitoring import profiles
 from noria.records import (
     Alerted,
     Approved,
@@ -35,6 +37,7 @@ from noria.store import Home
 from noria.system import System
 
 State = Literal["good", "bad", "unsure", "waiting"]
+FURTHEST = 3
 STEPS: tuple[Step, ...] = get_args(Step)
 
 
@@ -158,6 +161,13 @@ def _monitoring(home: Home) -> Spoke:
     first = (harm or alerts)[0]
     more = f" and {len(alerts) - 1} more" if len(alerts) > 1 else ""
     return Spoke("monitoring", "bad" if harm else "unsure", first.record.since, f"{first.record.message}{more}", first.id)
+
+
+def moved(home: Home) -> dict[str, float]:
+    """The columns (and the score) that lie furthest from the release's reference, over all that it has answered so far: Jensen-Shannon distances."""
+    found = profiles.since_release(home, home.clock.now())
+    far = sorted(((by["js"], name) for name, by in found.items() if math.isfinite(by["js"])), key=lambda one: (-one[0], one[1]))
+    return {name: float(f"{distance:.4g}") for distance, name in far[:FURTHEST]}
 
 
 def _business(home: Home, system: System) -> Spoke:
