@@ -30,7 +30,11 @@ def _resampled(stage: Stage, weight: Callable[[pl.DataFrame], Floats]) -> None:
             chosen = np.sort(stage.random.choice(day.height, day.height, p=weights / weights.sum()))
             again = np.array([k - np.searchsorted(chosen, c) for k, c in enumerate(chosen)])
             drawn = day[chosen].with_columns(_n=pl.Series(again))
-            name = pl.when(pl.col("_n") == 0).then("id").otherwise(pl.format("{}+{}", "id", "_n"))
+            other = pl.format(
+                "{}{}", pl.col("_n") + 2013, pl.col("id").str.slice(4)
+            )  # a flight of another year: written as any other
+            other = pl.when(pl.col("id").str.starts_with("2013")).then(other).otherwise(pl.format("{}+{}", "id", "_n"))
+            name = pl.when(pl.col("_n") == 0).then("id").otherwise(other)
             parts.append(drawn.with_columns(id=name))
         return pl.concat(parts)
 

@@ -168,6 +168,13 @@ def test_refused_rows_are_harm_and_volume_a_fact(begin: Any, told: Any) -> None:
     assert ("volume", False, "open") in [(a.name, a.harm, a.state) for a in made]
 
 
+def test_a_score_that_is_stuck_is_harm_within_two_windows(begin: Any, told: Any) -> None:
+    story = start(begin, told, told.World())
+    made = turns(story, told.World(score=lambda x: np.where(x > 0.5, 0.5, 0.25)), 2)
+    stuck = [a for a in made if ("stuck score", "score") in members(a)]
+    assert [(a.harm, a.state) for a in stuck] == [(True, "open")]
+
+
 def test_an_alert_is_acknowledged_once_and_stays_open(begin: Any, told: Any) -> None:
     story = start(begin, told, told.World())
     turns(story, told.World(refused=0.2), 2)

@@ -28,6 +28,7 @@ RANKS: dict[str, int] = {
     "latency": SOURCE,
     "late scoring": SOURCE,
     "refused": SOURCE,
+    "stuck score": SOURCE,
     "volume": SOURCE,
     "unknown": SOURCE,
     "missing values": MISSING,
@@ -49,7 +50,7 @@ RANKS: dict[str, int] = {
     "value": PERFORMANCE,
     "metric link": PERFORMANCE,
 }
-SERVICE = ("errors", "fallbacks", "latency", "late scoring", "refused")
+SERVICE = ("errors", "fallbacks", "latency", "late scoring", "refused", "stuck score")
 LABELS = ("labels missing", "labels late")
 MOVED = ("drift", "unseen values")
 COVERED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {

@@ -16,7 +16,7 @@ from noria.monitoring.budget import share
 from noria.monitoring.impact import impacts
 from noria.monitoring.operations import operations
 from noria.monitoring.ordinary import SLIDE
-from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, reference, season
+from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, profile_of, reference, season
 from noria.monitoring.together import BESIDE, together
 from noria.monitoring.windows import answering, found, judged, number, value_of
 from noria.records import Monitored, Signal
@@ -25,6 +25,7 @@ from noria.system import System
 
 MEMORY = 42
 WORST = 3
+ALIKE, LEAST_ALIKE = 0.3, 30
 DETAIL = ("psi", "ks", "wasserstein", "chi2")
 Bounds = Mapping[tuple[str, str], float]
 
@@ -41,7 +42,7 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
     if release is not None:
         moved, kept = _moved(home, system, (release, window), frame, past)
         own = frame.filter(pl.col("_release") == release)
-        signals += [*moved, *_predicted(own)]
+        signals += [*moved, *_predicted(own), *_alike(home, release, own)]
         signals += together(home, system, window, own, signals, past, release)
     return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals), profile=kept)
 
@@ -143,3 +144,18 @@ def _predicted(frame: pl.DataFrame) -> list[Signal]:
         for name, value in zip((SCORE, "act"), means, strict=True)
         if value is not None
     ]
+
+
+def _alike(home: Home, release: str, frame: pl.DataFrame) -> list[Signal]:
+    """The share of rows with one and the same score, against how full the fullest bin of the score was out of sample: a score that is stuck."""
+    reference = profile_of(home, release)
+    score = reference.columns.get(SCORE) if reference is not None else None
+    said = frame["_score"].drop_nulls().drop_nans()
+    if score is None or not sum(score.counts) or len(said) < LEAST_ALIKE:
+        return []
+    fullest = max(score.counts) / sum(score.counts)
+    most = int(said.round(12).value_counts(name="n")["n"].max() or 0)  # type: ignore[arg-type]  # a count
+    bound = min(1.0, max(ALIKE, 2 * fullest))
+    share = most / len(said)
+    verdict = judged(share, high=bound) if bound < 1 else Verdict.NOT_ENOUGH_DATA
+    return [Signal("alike", SCORE, "prediction", number(share), number(bound), verdict)]

@@ -67,9 +67,9 @@ def _failing(case: Case) -> Check:
 
 def _alerts(case: Case) -> list[Check]:
     return [
-        check("errors", True, subject=alert.subject, size=alert.size, bound=alert.bound, detail=alert.message)
+        check(alert.name, True, subject=alert.subject, size=alert.size, bound=alert.bound, detail=alert.message)
         for alert in case.harmed
-        if alert.name == "errors"
+        if alert.name in ("errors", "stuck score")
     ]
 
 
