@@ -401,7 +401,7 @@ def test_alerts_are_not_sent_of_history_and_a_wrong_channel_is_said(
     assert noria("turn", copy, "--at", "2020-01-19T06:00").code == 0
     assert not (tmp_path / "alerts.jsonl").exists()
     assert noria("status", copy, "--json").json["sending"] == [
-        {"to": f"file:{tmp_path / 'alerts.jsonl'}", "sent": 0, "waiting": 0, "error": ""}
+        {"to": f"file:{tmp_path / 'alerts.jsonl'}", "sent": 0, "waiting": 0, "error": "", "given_up": 0, "refusal": ""}
     ]
     monkeypatch.setenv("NORIA_ALERTS", "pigeon://loft")
     wrong = noria("turn", copy, "--at", "2020-01-19T07:00")

@@ -302,7 +302,7 @@ def test_a_source_by_http_is_verified_as_any_other(world: Any, log: EventLog) ->
         data.verify(world.home, made, now)
     [entry] = world.home.ledger.read(Verified)
     assert entry.record.source == "came"
-    assert [check.name for check in entry.record.checks] == ["freshness"], "the last rows of the day did not come"
+    assert [check.name for check in entry.record.checks] == ["freshness", "hours"], "the last rows of the day did not come"
 
 
 rows = st.lists(

@@ -35,7 +35,7 @@ class Shore:
         asked = nr.Source("asked", None, key="id", time="at", owner="us")
         hourly = nr.Source("hourly", "hourly/*.csv", key="place", time="hour", owner="them")
         self.system = nr.System(
-            name="shore", predict=asked, label=nr.Label(asked, "bad", within="6h"), features=[hourly.last("level", by={"id": "place"}, max_age="4h")],
+            name="shore", predict=asked, label=nr.Label(asked, "bad", within="6h"), features=[hourly.last("level", "state", by={"id": "place"}, max_age="4h")],
             objective=nr.Objective(problem="tests", value=nr.Value("0"), metric="log_loss"), candidates=[nr.Prior()], folder=folder,
         )  # fmt: skip
 
