@@ -32,9 +32,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+from environments import environment
+
 HERE = Path(__file__).resolve()
-CACHE = HERE.parents[1] / ".cache" / "peers"
-ENVIRONMENTS = {"evidently": ("evidently", "pyarrow", "pandas<3"), "nannyml": ("nannyml", "pyarrow", "pandas<3", "statsmodels")}
 NUMBERS = [f"n{k}" for k in range(20)]
 CATEGORIES = [f"c{k}" for k in range(5)]
 ROUNDS, PEER_ROUNDS, LIMIT = 7, 3, 120.0
@@ -94,23 +96,10 @@ def child(peer: str, method: str, folder: Path) -> None:
     print(json.dumps(spent | {"fit": fit, "said": str(said)[:60]}))
 
 
-def environment(peer: str) -> Path:
-    """The Python of a peer's environment, made when it is not there yet."""
-    folder = CACHE / peer
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        print(f"making the environment of {peer} in {folder}", file=sys.stderr)
-        uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "venv", "-q", "--allow-existing", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *ENVIRONMENTS[peer]], check=True)
-        (folder / "complete").touch()
-    return python
-
-
 def asked(peer: str, method: str, folder: Path) -> dict[str, Any] | None:
     """One timed call in a process of its own; ``None`` when it took too long."""
     quiet = dict(os.environ) | {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1"}
-    command = [str(environment(peer)), str(HERE), "--child", peer, method, str(folder)]
+    command = [str(environment(peer) / "python"), str(HERE), "--child", peer, method, str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT + 30, env=quiet, check=False)
     except subprocess.TimeoutExpired:

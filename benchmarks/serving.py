@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 import contenders
-from contenders import CACHE, ENVIRONMENTS
+from environments import CACHE, SERVERS
 from models import KINDS, MANY, Kind
 from running import Failed, Load, Server, say, started
 from targets import Row, judge
@@ -182,7 +182,7 @@ def main() -> int:
     verdicts = judge(rows)
     print("\n### Targets\n\n" + "\n".join(f"- {verdict}" for verdict in verdicts))
     if given.json is not None:
-        peers = {peer: contenders.versions(peer) for peer in ENVIRONMENTS if (CACHE / peer / "complete").exists()}
+        peers = {peer: contenders.versions(peer) for peer in SERVERS if (CACHE / peer / "complete").exists()}
         whole = {"machine": machine(), "peers": peers, "pace": asdict(pace), "rows": [asdict(row) for row in rows]}
         given.json.write_text(json.dumps(whole | {"targets": verdicts}, indent=1))
     return 0

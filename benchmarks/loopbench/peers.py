@@ -16,11 +16,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "peers"))
 
 import polars as pl
+from environments import MONITORS, environment
 
-from loopbench.peer_env import ENVIRONMENTS, python
 from loopbench.results import load
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=CACHE / "tune.jsonl")
     parser.add_argument("--folder", type=Path, default=CACHE / "windows")
-    parser.add_argument("--only", nargs="*", default=list(ENVIRONMENTS), choices=list(ENVIRONMENTS))
+    parser.add_argument("--only", nargs="*", default=list(MONITORS), choices=list(MONITORS))
     parser.add_argument("--limit", type=int)
     given = parser.parse_args()
     newest = {one["key"]: one for one in load(given.results)}
@@ -62,7 +63,9 @@ def main() -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(todo, file)
             file.flush()
-            subprocess.run([str(python(peer)), str(HERE / "peer_watch.py"), peer, file.name, str(out)], check=True)
+            subprocess.run(
+                [str(environment(peer) / "python"), str(HERE / "peer_watch.py"), peer, file.name, str(out)], check=True
+            )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -14,45 +13,18 @@ from typing import Any
 
 import noria_home
 import noria_request
+from environments import SERVERS, environment
 from models import ASKED, MANY, Kind, Trained, save, train
-from running import HERE, HOST, TOKEN, Contender, Form, say
+from running import HERE, HOST, TOKEN, Contender, Form
 
-CACHE = HERE.parents[1] / ".cache" / "peers"
 BIN = Path(sys.executable).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 BATCHES = 8
 
 
-def _same(name: str) -> str:
-    return f"{name}=={importlib.metadata.version(name)}"
-
-
-ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    "mlflow": ("mlflow", "uvicorn"),
-    "litserve": ("litserve",),
-    "fastapi": ("fastapi", "uvicorn", "uvloop", "httptools"),
-    "bentoml": ("bentoml",),
-}
-"""What each peer's environment holds, besides scikit-learn and joblib in the versions that are used here."""
-
-
-def environment(peer: str) -> Path:
-    """The folder of a peer's programs; its environment is made when it is not there yet."""
-    folder = CACHE / peer
-    done = folder / "complete"
-    if not done.exists():
-        say(f"making the environment of {peer} in {folder}")
-        uv = str(BIN / "uv")
-        subprocess.run([uv, "venv", "-q", "--allow-existing", "--python", sys.executable, str(folder)], check=True)
-        wanted = [*ENVIRONMENTS[peer], _same("scikit-learn"), _same("joblib")]
-        subprocess.run([uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *wanted], check=True)
-        done.touch()
-    return folder / "bin"
-
-
 def versions(peer: str) -> str:
     """A peer's version as installed."""
-    code = f"import importlib.metadata as m; print(m.version({ENVIRONMENTS[peer][0]!r}))"
+    code = f"import importlib.metadata as m; print(m.version({SERVERS[peer][0]!r}))"
     done = subprocess.run([str(environment(peer) / "python"), "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
