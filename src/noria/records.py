@@ -16,6 +16,8 @@ monitoring     Monitored, Alerted, Retraining
 business       Valued, Linked
 =============  ====================================================================================================
 
+It is one file, longer than others, because a reader wants the whole contract on one page.
+
 Fields that a later version of Noria adds have defaults, and unknown fields are ignored, so that old ledgers stay readable.
 """
 

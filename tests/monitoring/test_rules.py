@@ -11,7 +11,7 @@ import pytest
 from noria import monitoring
 from noria.core import Estimate
 from noria.monitoring.grouping import members
-from noria.monitoring.rules import CURRENT, MEMORY, Point, below
+from noria.monitoring.rules import CURRENT, MEMORY, RECALL, Point, below
 from noria.records import Alerted, Approved, Turned
 
 DAY = timedelta(days=1)
@@ -28,7 +28,7 @@ def walk(told: Any, values: np.ndarray, bound: float) -> list[int]:
     opened, standing, after = [], False, 0
     everything = points(told, values)
     for n in range(1, len(values) + 1):
-        made = below(everything[max(after, n - MEMORY) : n], bound, DAY)
+        made = below(everything[max(after, n - RECALL) : n], bound, DAY)
         assert made is not None
         if not standing and made.raised:
             opened.append(n)
@@ -57,6 +57,31 @@ def test_false_alarms_are_rare(told: Any, r: float, kind: str, most: float) -> N
     rate = 100 * alarms / (runs * length)
     print(f"false alarms per 100 clean windows, {kind}, r={r}: {rate:.2f}")
     assert rate <= most
+
+
+def test_where_memory_ends_no_sequence_begins(told: Any) -> None:
+    """Once windows are forgotten the answer is that of the sequences of the grid alone, however the oldest window lies to it."""
+    from noria import stats
+    from noria.core.window import EPOCH
+    from noria.monitoring.change import ERROR, EVERY
+
+    random = np.random.default_rng(5)
+    fewer = 0
+    for k in range(60):
+        values = np.concatenate([np.zeros(2), np.full(4, -2.5), random.normal(-0.3, 1, MEMORY - 4)])
+        told_points = points(told, values, first=k)
+        kept = told_points[-MEMORY:]
+        raised = []
+        for grid_only in (True, False):
+            starts = [n for n, p in enumerate(kept) if (n == 0 and not grid_only) or ((p.end - EPOCH) // DAY) % EVERY == 0]
+            sequences = [stats.mean_sequence(np.array([p.value for p in kept[n:]]), error=ERROR) for n in starts]
+            recent = np.mean([p.value for p in kept[-CURRENT:]])
+            raised.append(bool(recent < 0 and any(one.below(0.0) for one in sequences)))
+        made = below(told_points, 0.0, DAY)
+        assert made is not None
+        assert made.raised == raised[0]
+        fewer += raised[0] != raised[1]
+    assert fewer > 0
 
 
 def test_a_planted_fault_is_found_within_three_weeks(told: Any) -> None:

@@ -1,9 +1,9 @@
-"""From what the tests found to a probability of each cause: a small model whose numbers are fitted where the cause is known.
+"""From what the tests found to a probability of each cause: a small model whose numbers can be fitted where the cause is known.
 
 For each cause a score, bias + scale · logit(strength) + Σ pair · strength of the other causes, and a softmax over all of them and over "none of
 these". The pairs explain away: a fault found upstream (a source that sends other units) accounts for what it does downstream (moved
-inputs, a worse model), so the downstream causes lose by it. The numbers lie in ``ranking.json``, made by ``benchmarks/loopbench/calibrate.py``
-from planted faults; what it does not name has the defaults below, set by hand.
+inputs, a worse model), so the downstream causes lose by it. ``benchmarks/loopbench/calibrate.py`` fits the numbers to planted faults and
+writes ``ranking.json``; what that file does not name has the defaults below, set by hand. The file that comes with the package names nothing yet.
 """
 
 from __future__ import annotations

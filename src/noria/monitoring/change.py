@@ -76,7 +76,8 @@ def below(points: Sequence[Point], bound: float, every: timedelta, *, error: flo
     It is over when the mean of the last 7 windows and that of the last 14 are back, so that one good week does not end it. ``error`` is
     that of each confidence sequence: ``budget.sequence_error``.
     """
-    points = _usable(points)[-MEMORY:]
+    usable = _usable(points)
+    points, cut = usable[-MEMORY:], len(usable) > MEMORY
     if not points:
         return None
     values, weights = _arrays(points)
@@ -85,8 +86,8 @@ def below(points: Sequence[Point], bound: float, every: timedelta, *, error: flo
     raised = False
     if recent < bound:
         for place, point in enumerate(points):
-            if place and ((point.end - EPOCH) // every) % EVERY:
-                continue
+            if (place or cut) and ((point.end - EPOCH) // every) % EVERY:
+                continue  # where memory ends no sequence begins: it would be another one at every window, beyond the budget
             made = stats.mean_sequence(values[place:], error=error, block_weights=weights[place:])
             if made.below(bound):
                 size, since, raised = made, point.start, True

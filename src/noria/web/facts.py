@@ -14,7 +14,6 @@ from noria.core import Estimate, Verdict, Window, duration
 from noria.monitoring import profiles
 from noria.records import (
     Alerted,
-    Approved,
     Blocked,
     Charter,
     CohortClosed,
@@ -386,11 +385,6 @@ def alert_spans(home: Home) -> list[Span]:
         elif alert.state == "open":
             spans[alert.alert] = msgspec.structs.replace(known, name=name, harm=alert.harm, says=alert.message, record=entry.id)
     return list(spans.values())
-
-
-def approvals(home: Home) -> list[Entry[Approved]]:
-    """Every signature."""
-    return home.ledger.read(Approved)
 
 
 # ---------------------------------------------------------------------------------------------------------------- labels
