@@ -88,19 +88,15 @@ def realised(home: Home, system: System, frame: pl.DataFrame) -> tuple[Floats, d
     """
     if frame.is_empty():
         return np.empty(0), {}
-    label = frame["_class"].to_numpy() if system.task == "multiclass" else _numbers(frame["_label"])
-    act = _numbers(frame["_act"])
+    label = frame["_class"].to_numpy() if system.task == "multiclass" else measure.numbers_of(frame["_label"])
+    act = measure.numbers_of(frame["_act"])
     released = (frame["_release"].fill_null("") != "").to_numpy()
     by_hand = released & (system.decide.policy.strip() == "human")
     act = np.where(np.isnan(act) & ~by_hand, 0.0, act)
-    value = measure.value(home.engine, system, frame, act, label, _numbers(frame["_score"]))
+    value = measure.value(home.engine, system, frame, act, label, measure.numbers_of(frame["_score"]))
     if system.label.affected_by_action:
         return value, policies_by_propensity(frame, system.decide, act, value)
     return value, measure.policies(home.engine, system, frame, label)
-
-
-def _numbers(series: pl.Series) -> Floats:
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def _sums(value: Floats, policies: dict[str, Floats], rows: NDArray[np.bool_]) -> dict[str, float]:

@@ -74,7 +74,7 @@ def best_fixed(system: System, frame: pl.DataFrame, policies: dict[str, Floats])
     gain = always - nothing
     if system.task != "binary" or measure.numeric_act(system):
         return {"best fixed": always if np.nansum(gain) > 0 else nothing}
-    score = frame["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    score = measure.numbers_of(frame["_score"])
     order = np.argsort(np.where(np.isfinite(score), -score, np.inf), kind="stable")
     ranked = score[order]
     reach = np.cumsum(np.nan_to_num(gain[order]))

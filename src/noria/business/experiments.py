@@ -232,11 +232,18 @@ def _same_rows(home: Home, system: System, story: _Story, window: Window | None,
     frame = frame.filter(pl.col("_release").fill_null("") == (story.first.champion or ""))
     if frame.is_empty():
         return None
-    label = frame["_class"].to_numpy() if system.task == "multiclass" else _numbers(frame["_label"])
+    label = frame["_class"].to_numpy() if system.task == "multiclass" else measure.numbers_of(frame["_label"])
     mine = measure.value(
-        home.engine, system, frame, np.nan_to_num(_numbers(frame["_shadow_act"])), label, _numbers(frame["_shadow_score"])
+        home.engine,
+        system,
+        frame,
+        np.nan_to_num(measure.numbers_of(frame["_shadow_act"])),
+        label,
+        measure.numbers_of(frame["_shadow_score"]),
     )
-    done = measure.value(home.engine, system, frame, np.nan_to_num(_numbers(frame["_act"])), label, _numbers(frame["_score"]))
+    done = measure.value(
+        home.engine, system, frame, np.nan_to_num(measure.numbers_of(frame["_act"])), label, measure.numbers_of(frame["_score"])
+    )
     keep = np.isfinite(mine - done)
     if not keep.any():
         return None
@@ -256,7 +263,3 @@ def _same_rows(home: Home, system: System, story: _Story, window: Window | None,
         difference=found,
         novelty=_novelty(sums / sizes, sizes),
     )
-
-
-def _numbers(series: pl.Series) -> Floats:
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()

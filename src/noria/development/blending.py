@@ -39,7 +39,7 @@ def _of_outcome(task: Task, frames: Frames, name: str, spec: Spec) -> Model:
     system, rows = task.system, rows_of(task.system, frames, "train")
     if name not in rows.frame.columns:
         raise DataFault(f"the training set has no outcome {name!r}", hint="declare it in System(outcomes=...)")
-    target = rows.frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    target = measure.numbers_of(rows.frame[name])
     own = Rows(rows.name, rows.frame, target, target, rows.weights, rows.blocks).known()
     if own.n == 0:
         raise DataFault(f"no row of the training part has the outcome {name!r}", hint="look at its expression and its source")

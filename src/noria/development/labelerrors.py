@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -194,14 +193,3 @@ def _noise(by: pl.DataFrame, groups: Mapping[str, Estimate]) -> Estimate:
         if best.value is None or total[0] > best.value:
             best = Estimate(total[0], total[1], total[2], blocks)
     return kept(best)
-
-
-def described(found: LabelErrors) -> dict[str, Any]:
-    """The figures for a screen or a record."""
-    return {
-        "rows": found.rows.n,
-        "doubted": len(found.doubted) / max(found.rows.n, 1),
-        "noise": found.noise,
-        "groups": dict(found.groups),
-        "bad": found.bad_groups,
-    }

@@ -321,7 +321,7 @@ class Case:
             return None
         if rows.height > most:
             rows = rows.gather_every(-(-rows.height // most))
-        label, score = (rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in ("_label", "_score"))
+        label, score = (measure.numbers_of(rows[name]) for name in ("_label", "_score"))
         besides = [name for name in rows.columns if name not in features]
         blocks = measure.blocks_of(rows["_time"], self.system.gate.block)
         return Sample(rows.select(features), label, score, blocks, rows.select(besides))

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from noria import measure
 from noria.diagnosis.case import Floats, Ints
 
 MOST_CATEGORIES = 60
@@ -15,17 +16,12 @@ TOP = 6
 
 def matrix(frame: pl.DataFrame) -> NDArray[np.float64]:
     """Features as numbers: categories by their rank among the most frequent ones."""
-    made = [_numbers(frame[name]) if _numeric(frame[name]) else _codes(frame[name]) for name in frame.columns]
+    made = [measure.numbers_of(frame[name]) if _numeric(frame[name]) else _codes(frame[name]) for name in frame.columns]
     return np.column_stack(made) if made else np.zeros((frame.height, 1))
 
 
 def _numeric(series: pl.Series) -> bool:
     return series.dtype.is_numeric() or series.dtype == pl.Boolean or series.dtype.is_temporal()
-
-
-def _numbers(series: pl.Series) -> Floats:
-    plain = series.to_physical() if series.dtype.is_temporal() else series
-    return plain.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def _codes(series: pl.Series) -> Floats:
@@ -47,7 +43,7 @@ def timeless(frame: pl.DataFrame, blocks: Ints) -> list[str]:
     days = np.argsort(np.argsort(blocks, kind="stable"), kind="stable").astype(float)
     for name in frame.columns:
         if _numeric(frame[name]):
-            numbers = _numbers(frame[name])
+            numbers = measure.numbers_of(frame[name])
             fine = np.isfinite(numbers)
             if fine.sum() > 10 and np.ptp(numbers[fine]) > 0:
                 ranks = np.argsort(np.argsort(numbers[fine], kind="stable"), kind="stable").astype(float)
@@ -67,7 +63,7 @@ def contrasts(before: pl.DataFrame, recent: pl.DataFrame) -> tuple[list[str], Fl
     new: list[Floats] = []
     for column in before.columns:
         if _numeric(before[column]):
-            a, b = _numbers(before[column]), _numbers(recent[column])
+            a, b = measure.numbers_of(before[column]), measure.numbers_of(recent[column])
             fine = np.sort(a[np.isfinite(a)])
             for name, pair in (("missing", [(~np.isfinite(x)).astype(float) for x in (a, b)]), *_ranked(fine, a, b)):
                 names.append(f"{column} {name}".strip())

@@ -12,6 +12,7 @@ from noria.measure.rails import OUTCOME, PER_PREDICTION, business_numbers, busin
 from noria.measure.single import SingleAct, single_act
 from noria.measure.slices import by_slice
 from noria.measure.slicesearch import Slice, slice_search
+from noria.measure.tally import numbers_of
 from noria.measure.value import (
     bounds,
     columns_read,
@@ -53,6 +54,7 @@ __all__ = [
     "given",
     "held_out",
     "known_labels",
+    "numbers_of",
     "numeric_act",
     "numeric_policy",
     "other_policy",

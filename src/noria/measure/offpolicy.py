@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from noria.core import Estimate, NotEnoughData
 from noria.measure.outcomes import blocks_of
+from noria.measure.tally import numbers_of
 from noria.measure.value import Floats, known_labels, numeric_act, value
 from noria.stats import OffPolicy, block_mean, off_policy, support
 from noria.system import System
@@ -62,7 +63,7 @@ def other_policy(
 
     Blocks, their least number and the confidence are the gate's. Raises ``NotEnoughData`` when no row has an act with its propensity.
     """
-    act, chance = _numbers(frame["_act"]), _numbers(frame["_act_propensity"])
+    act, chance = numbers_of(frame["_act"]), numbers_of(frame["_act_propensity"])
     there = np.isfinite(act) & (chance > 0) & np.isfinite(other)
     if not there.any():
         raise NotEnoughData(
@@ -128,8 +129,8 @@ def possible(system: System, act: Floats, chance: Floats) -> NDArray[np.bool_]:
 def rewards(engine: Engine, system: System, frame: pl.DataFrame, act: Floats) -> Floats:
     """What each act brought, also where the label is missing but could not have mattered (an ad that was not shown costs nothing)."""
     label: NDArray[Any]
-    label = np.array(frame["_class"].to_list(), dtype=object) if system.task == "multiclass" else _numbers(frame["_label"])
-    score = _numbers(frame["_score"])
+    label = np.array(frame["_class"].to_list(), dtype=object) if system.task == "multiclass" else numbers_of(frame["_label"])
+    score = numbers_of(frame["_score"])
     made = value(engine, system, frame, act, label, score)
     blind = ~known_labels(system, label)
     if system.task != "binary" or not blind.any():
@@ -143,7 +144,3 @@ def rewards(engine: Engine, system: System, frame: pl.DataFrame, act: Floats) ->
 def _chosen(act: Floats, acts: int) -> Floats:
     """(n, acts): 1 for the act of each row."""
     return np.asarray(act[:, None] == np.arange(acts), float)
-
-
-def _numbers(series: pl.Series) -> Floats:
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()

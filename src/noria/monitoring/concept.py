@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from noria import stats
+from noria import measure, stats
 from noria.core import Verdict
 from noria.monitoring.labelled import Loss, quantile_of
 from noria.monitoring.windows import number, value_of
@@ -79,6 +79,6 @@ def tested(  # noqa: PLR0917  one test
 def scores_of(frame: pl.DataFrame, classes: int) -> Floats:
     """The logged scores: (n,), or (n, classes) where rows have one for each class (NaN elsewhere)."""
     if not classes:
-        return frame["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(float)
+        return measure.numbers_of(frame["_score"])
     empty = [np.nan] * classes
     return np.array([row if row is not None and len(row) == classes else empty for row in frame["_scores"].to_list()], float)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from noria import stats
+from noria import measure, stats
 from noria.core import Verdict
 from noria.measure import numeric_act
 from noria.monitoring.windows import found, judged, number, value_of
@@ -31,7 +31,7 @@ def diversity(system: System, frame: pl.DataFrame, past: Sequence[Monitored], er
     rows acted on. The bound is what the release's first 30 windows rarely stay below: a slow narrowing adds up against it.
     """
     made: list[Signal] = []
-    act = frame["_act"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    act = measure.numbers_of(frame["_act"])
     if frame.height < ROWS:
         return []
     values: dict[str, float] = {}
@@ -39,7 +39,7 @@ def diversity(system: System, frame: pl.DataFrame, past: Sequence[Monitored], er
         taken = act[np.isfinite(act)].astype(int)
         values["acts"] = stats.evenness(np.bincount(taken, minlength=len(system.decide.acts)).astype(float))
     if system.task == "binary":
-        score = frame["_score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        score = measure.numbers_of(frame["_score"])
         bins = np.searchsorted(SCORES, score[np.isfinite(score)])
         values["score"] = stats.evenness(np.bincount(bins, minlength=len(SCORES) + 1).astype(float))
     acted = frame.filter(pl.Series(np.nan_to_num(act) > 0))

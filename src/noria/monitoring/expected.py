@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from noria import stats
+from noria import measure, stats
 from noria.core import Estimate, Verdict
 from noria.monitoring.calibration import OFFSET, SLOPE
 from noria.monitoring.concept import CONCEPT, scores_of
@@ -113,7 +113,7 @@ def _estimates(
     if system.task == "binary" and known.mapping is not None:
         score = scores_of(frame, 0)
         chance = known.mapping.chance(score)
-        act = frame["_act"].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(float)
+        act = measure.numbers_of(frame["_act"])
         made = {
             name: stats.expected(name, score, chance, act=act if name in ACTS else None, calibration=known.mapping.slack)
             for name in names

@@ -178,7 +178,7 @@ def labelled(home: Home, system: System, release: str, inputs: Inputs, error: fl
 def labels(home: Home, system: System, release: str, frame: pl.DataFrame) -> Floats:
     """The labels as numbers: class numbers in the bundle's order for several classes."""
     if system.task != "multiclass":
-        return frame["_label"].cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(float)
+        return measure.numbers_of(frame["_label"])
     places = {name: float(place) for place, name in enumerate(spec_of(home, release).classes)}
     return np.array([places.get(name, np.nan) for name in frame["_class"].to_list()], float)
 

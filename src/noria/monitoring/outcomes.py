@@ -70,7 +70,9 @@ def _labels(system: System, cohort: CohortClosed, frame: pl.DataFrame, last: pl.
     made = [_outcome("labelled", "label", share), _outcome("silent", "label", silent), _outcome("mean", "label", cohort.mean)]
     made.append(_outcome("delay p90 hours", "label", cohort.delay.get("p90")))
     if system.task == "binary":
-        made += [_outcome("pairs", cell, n) for cell, n in pairs(_numbers(frame["_label"]), _numbers(last)).items()]
+        made += [
+            _outcome("pairs", cell, n) for cell, n in pairs(measure.numbers_of(frame["_label"]), measure.numbers_of(last)).items()
+        ]
     return made
 
 
@@ -110,8 +112,12 @@ def _performance(home: Home, system: System, release: str, frame: pl.DataFrame, 
 def _metrics(system: System, rows: pl.DataFrame, past: Sequence[Monitored]) -> list[Signal]:
     """The declared metric (and accuracy) of the release, of the last label and of the base rate, on the same rows."""
     metric = system.objective.metric
-    label, score, weight = _numbers(rows["_label"]), _numbers(rows["_score"]), _numbers(rows["_weight"])
-    last = _numbers(rows["_last"])
+    label, score, weight = (
+        measure.numbers_of(rows["_label"]),
+        measure.numbers_of(rows["_score"]),
+        measure.numbers_of(rows["_weight"]),
+    )
+    last = measure.numbers_of(rows["_last"])
     quantile = _quantile(system)
 
     def of(name: str, said: Floats) -> float:
@@ -127,7 +133,7 @@ def _metrics(system: System, rows: pl.DataFrame, past: Sequence[Monitored]) -> l
         made.append(_outcome("accuracy", LAST, of("accuracy", last)))
         if system.combine is None:  # a combined score orders rows, and is no probability
             made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
-        made += _guardrails(system, label, score, _numbers(rows["_act"]), weight)
+        made += _guardrails(system, label, score, measure.numbers_of(rows["_act"]), weight)
     else:
         made.append(_outcome(metric, LAST, of(metric, last)))
         made.append(_outcome("offset", "score", float(np.average(label - score, weights=weight))))
@@ -180,7 +186,7 @@ def _business(home: Home, system: System, frame: pl.DataFrame) -> list[Signal]:
     """Each declared bound on value or on an outcome's mean, over the rows that the release answered; before the first release over all."""
     made = []
     for rail in measure.business_rails(system):
-        act, score = _numbers(frame["_act"]), _numbers(frame["_score"])
+        act, score = measure.numbers_of(frame["_act"]), measure.numbers_of(frame["_score"])
         numbers = measure.business_numbers(home.engine, system, rail.metric, frame, act, score)
         known = numbers[np.isfinite(numbers)]
         made.append(Signal("guardrail", rail.metric, "outcome", number(_mean(known)), rail.bound, Verdict.NOT_MEASURED))
@@ -195,7 +201,7 @@ def _classes(home: Home, system: System, release: str, rows: pl.DataFrame) -> li
     scores = np.array([row or [] for row in rows["_scores"].to_list()], dtype=float).reshape(rows.height, -1)
     if scores.shape[1] != len(places):
         return []
-    weight = _numbers(rows["_weight"])
+    weight = measure.numbers_of(rows["_weight"])
     metric = system.objective.metric
     made = [_outcome(metric, CHAMPION, stats.compute(metric, label, scores, weights=weight))]
     if metric != "accuracy":
@@ -209,9 +215,9 @@ def _value(home: Home, system: System, frame: pl.DataFrame) -> list[Signal]:
     """What the logged acts were worth per prediction, and what doing nothing would have been."""
     if frame.is_empty() or system.decide.policy.strip() == "human":
         return []
-    label = frame["_class"].to_numpy() if system.task == "multiclass" else _numbers(frame["_label"])
-    act = np.nan_to_num(_numbers(frame["_act"]))
-    worth = measure.value(home.engine, system, frame, act, label, _numbers(frame["_score"]))
+    label = frame["_class"].to_numpy() if system.task == "multiclass" else measure.numbers_of(frame["_label"])
+    act = np.nan_to_num(measure.numbers_of(frame["_act"]))
+    worth = measure.value(home.engine, system, frame, act, label, measure.numbers_of(frame["_score"]))
     if system.label.affected_by_action:
         return _incremental(frame, act, worth)
     nothing = measure.policies(home.engine, system, frame, label)[NOTHING]
@@ -220,7 +226,7 @@ def _value(home: Home, system: System, frame: pl.DataFrame) -> list[Signal]:
 
 def _incremental(frame: pl.DataFrame, act: Floats, worth: Floats) -> list[Signal]:
     """Where acting changes the label: doing nothing is valued on the rows on which chance chose it."""
-    chance = np.nan_to_num(_numbers(frame["_act_propensity"]), nan=1.0)
+    chance = np.nan_to_num(measure.numbers_of(frame["_act_propensity"]), nan=1.0)
     free = np.isfinite(worth) & (act == 0) & (chance > 0)
     nothing = float(np.average(worth[free], weights=1 / chance[free])) if free.any() else None
     return [_outcome("value", CHAMPION, _mean(worth)), _outcome("value", NOTHING, nothing)]
@@ -251,7 +257,3 @@ def _outcome(name: str, subject: str, value: float | None) -> Signal:
 def _mean(values: Floats) -> float | None:
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else None
-
-
-def _numbers(series: pl.Series) -> Floats:
-    return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()

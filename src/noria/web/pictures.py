@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from noria import measure
 from noria.core import Verdict, Window
 from noria.records import Alerted, Cause, Diagnosed, Entry, Monitored
 from noria.store import Home
@@ -104,7 +105,7 @@ def _histogram(home: Home, column: str, before: Window, since: Window) -> list[t
     if any(part.is_empty() for part in parts):
         return []
     if parts[0].dtype.is_numeric():
-        numbers = [part.cast(pl.Float64).fill_null(float("nan")).to_numpy() for part in parts]
+        numbers = [measure.numbers_of(part) for part in parts]
         whole = np.concatenate(numbers)
         whole = whole[np.isfinite(whole)]
         if not len(whole):

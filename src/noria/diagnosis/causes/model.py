@@ -138,7 +138,7 @@ def _selected(past: pl.DataFrame, recent: pl.DataFrame, one: measure.Slice) -> N
         series, asked = past[column], recent[column]
         if series.dtype.is_numeric() and ".." in value:
             low, _, high = value.partition("..")
-            numbers = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            numbers = measure.numbers_of(series)
             chosen &= (numbers > (float(low) if low else -np.inf)) & (numbers <= (float(high) if high else np.inf))
         else:
             chosen &= (series.cast(asked.dtype).cast(pl.String).fill_null("(missing)") == value).to_numpy()
