@@ -126,9 +126,10 @@ def refused(stage: Stage, size: str) -> None:
 
 @fault(
     "fallback storm",
-    "the fallback answers 5, 20 or 60 % of the rows",
+    "the fallback answers 5, 20 or 60 % of the rows, since the model is too slow (time-outs)",
     "traffic",
     "fallback storm",
+    "latency",
     "software fault",
     steps=SERVING,
 )

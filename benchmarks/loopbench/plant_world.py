@@ -7,7 +7,7 @@ day's order of one driver (the hour of the day, the price): its effect turns rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -17,11 +17,14 @@ from loopbench.faults import Stage, fault, pick
 from loopbench.histories import DAY
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+FREE = 50_000  # no half hour of the market has such a number
 MODEL = ("development",)
 
 
 def _resampled(stage: Stage, weight: Callable[[pl.DataFrame], Floats]) -> None:
-    """As many rows of each day as there were, drawn by weight with replacement; a row that is drawn again gets a name of its own."""
+    """As many rows of each day as there were, drawn by weight with replacement; a row that is drawn again is another one like it."""
+    names = iter(range(FREE, 10**6))
 
     def changed(rows: pl.DataFrame) -> pl.DataFrame:
         parts = []
@@ -29,16 +32,32 @@ def _resampled(stage: Stage, weight: Callable[[pl.DataFrame], Floats]) -> None:
             weights = weight(day)
             chosen = np.sort(stage.random.choice(day.height, day.height, p=weights / weights.sum()))
             again = np.array([k - np.searchsorted(chosen, c) for k, c in enumerate(chosen)])
-            drawn = day[chosen].with_columns(_n=pl.Series(again))
-            other = pl.format(
-                "{}{}", pl.col("_n") + 2013, pl.col("id").str.slice(4)
-            )  # a flight of another year: written as any other
-            other = pl.when(pl.col("id").str.starts_with("2013")).then(other).otherwise(pl.format("{}+{}", "id", "_n"))
-            name = pl.when(pl.col("_n") == 0).then("id").otherwise(other)
-            parts.append(drawn.with_columns(id=name))
+            parts.append(_alike(stage, day[chosen], again, names))
         return pl.concat(parts)
 
     stage.rewrite(changed)
+
+
+def _alike(stage: Stage, rows: pl.DataFrame, again: Ints, names: Iterator[int]) -> pl.DataFrame:
+    """The rows, those drawn ``again`` with a name of their own, some minutes apart (numbers a few thousandths), and priced anew."""
+    n, other = rows.height, pl.Series(again > 0)
+    price = {
+        name: pl.Series(float(rows[name].median()) * stage.random.uniform(0.8, 1.2, n).round(4)) for name in ("gain", "cost")
+    }  # type: ignore[arg-type]
+    new: dict[str, pl.Expr | pl.Series] = dict(price)
+    if stage.flights:  # a flight of another year, written as any other
+        minutes = pl.Series(stage.random.integers(-9, 10, n))
+        new |= {"minute_of_day": pl.col("minute_of_day") + minutes, "asked": pl.col("asked") + pl.duration(minutes=minutes)}
+        new["id"] = pl.format("{}{}", pl.Series(again) + 2013, pl.col("id").str.slice(4))
+    else:
+        near = pl.Series(1 + 0.003 * stage.random.standard_normal(n))
+        new |= {name: pl.col(name) * near for name in ("nsw_price", "nsw_demand", "vic_price", "vic_demand", "transfer")}
+        new["asked"] = pl.col("asked") + pl.duration(minutes=pl.Series(stage.random.integers(0, 15, n)))
+        new["id"] = pl.Series([f"h{next(names)}" if k else "" for k in again])
+    midnight = pl.col("asked").dt.truncate("1d")
+    made = rows.with_columns(pl.when(other).then(value).otherwise(pl.col(name)).alias(name) for name, value in new.items())
+    within = pl.col("asked").clip(lower_bound=midnight, upper_bound=midnight + pl.duration(hours=24, microseconds=-1))
+    return made.with_columns(asked=within)
 
 
 def label_of(stage: Stage) -> pl.Expr:

@@ -22,6 +22,7 @@ from loopbench.scoring import Score
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = timedelta(days=1)
+SOON = 2
 
 
 def share(hits: Sequence[bool]) -> str:
@@ -34,6 +35,7 @@ def row(name: str, some: Sequence[Score]) -> str:
         name,
         str(len(some)),
         share([one.detected for one in some]),
+        share([one.delay is not None and one.delay <= SOON for one in some]),
         f"{median(delays):g}" if delays else "–",
         share([one.first for one in some]),
         share([one.three for one in some]),
@@ -47,7 +49,7 @@ def markdown(results: Sequence[dict[str, Any]], flags: Sequence[dict[str, Any]])
     good = [one for one in results if not one.get("error")]
     clean = scoring.twins(good)
     scores = [scoring.score(one, clean.get(scoring.same(one))) for one in good if one["spec"]["fault"]]
-    head = "| {} | n | detected | median delay | first | first three | step |\n|---|---|---|---|---|---|---|"
+    head = "| {} | n | detected | within 2 | median delay | first | first three | step |\n|---|---|---|---|---|---|---|---|"
     lines = [head.format("fault")]
     lines += [row(name, some) for name in FAULTS if (some := [s for s in scores if s.fault == name])]
     lines += ["", head.format("all")]

@@ -629,6 +629,11 @@ class Costs:
     training: float = 0.0
     day: float = 0.0
 
+    @property
+    def running(self) -> bool:
+        """Whether anything but trainings costs something."""
+        return bool(self.prediction or self.label or self.day)
+
 
 # ---------------------------------------------------------------------------------------------------------- the system
 

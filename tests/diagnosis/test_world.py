@@ -334,17 +334,21 @@ class _Nothing:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        objective = SimpleNamespace(metric="log_loss", slices=(), sensitive=())
+        value = SimpleNamespace(sql="case when act then 1 else 0 end")
+        objective = SimpleNamespace(metric="log_loss", slices=(), sensitive=(), value=value)
         label = SimpleNamespace(affected_by_action=False, observed_when=None)
         costs = SimpleNamespace(prediction=0.0, label=0.0, training=0.0, day=0.0)
         decide = SimpleNamespace(policy="human", acts=(False, True))
-        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide, combine=None)
+        more = {"sources": {}, "outcomes": {}, "predict": None, "flat_features": (), "task": "binary"}
+        self.system = SimpleNamespace(objective=objective, label=label, costs=costs, decide=decide, combine=None, **more)
         self.home = SimpleNamespace(ledger=SimpleNamespace(latest=lambda *_, **__: None, read=lambda *_, **__: []))
         self.recent = self.before = self.compared = self.closed_until = self.until = None
         self.cohorts: list[Any] = []
         self.outcomes: list[Any] = []
         self.traffic: list[Any] = []
         self.harmed: list[Any] = []
+        self.alerts: list[Any] = []
+        self.notes: dict[str, Any] = {"streams": {}}
         self.checks: list[Any] = []
         self.window = None
 

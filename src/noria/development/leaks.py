@@ -14,7 +14,7 @@ from noria.development.frames import Rows
 from noria.system import System
 
 LEAST = 100
-BOUND = 0.98
+BOUND = 0.95
 
 
 def leaks(system: System, rows: Rows, columns: tuple[str, ...]) -> list[Check]:

@@ -71,6 +71,12 @@ class Sample:
         made = stats.row_loss("log_loss" if binary else "mae", self.label, self.score)
         return made if made is not None else np.empty(0)
 
+    @property
+    def table(self) -> pl.DataFrame:
+        """The features, and what else is known of the rows."""
+        besides = [name for name in self.more.columns if name not in self.frame.columns]
+        return pl.concat([self.frame, self.more.select(besides)], how="horizontal")
+
     def take(self, rows: NDArray[np.bool_]) -> Sample:
         more = self.more.filter(rows) if self.more.width else self.more
         return Sample(self.frame.filter(rows), self.label[rows], self.score[rows], self.blocks[rows], more)

@@ -77,6 +77,8 @@ class Compared:
         best = Largest("", 0.0, Estimate(None))
         confidence = 1 - FAMILY / max(len(names), 1)
         for place, name in enumerate(names):
+            if _still(before[:, place], self.before.blocks):
+                continue
             made = self.difference(before[:, place], recent[:, place], weights, confidence)
             if not made.known or made.value is None or made.high is None:
                 continue
@@ -215,23 +217,39 @@ class Compared:
         outputs = tuple(logit(s.score) if self.binary else s.score for s in (self.before, self.recent))
         return self.crossed(self.before.label, outputs if helps else None)  # type: ignore[arg-type]  # two of them
 
-    def residuals(self, offset: float = 0.0) -> Largest:
-        """What of the label the old rows do not teach, along the score and each column, at the inputs that both have.
+    def lines(self, offset: float = 0.0) -> tuple[list[str], Floats, Floats]:
+        """What of the label the old rows do not teach, a row: as such, along the expectation, and along each column; (names, before, since).
 
-        ``offset`` moves the expectation since by so much in log-odds (a new base rate).
+        All but the first are within the day: what moves a whole day up or down (a storm) has no part in them. ``offset`` moves the
+        expectation since by so much in log-odds (a new base rate).
         """
         past, new = self.old
         if offset:
             new = sigmoid(logit(new) + offset)
-        rest = self.before.label - past, self.recent.label - new
         middle, scale = float(past.mean()), float(past.std()) or 1.0
         names, a, b = self.contrasts
-        lines = ["level", "slope", *names]
-        columns = [
-            np.column_stack([r, r * (e - middle) / scale, r[:, None] * z])
-            for r, e, z in zip(rest, (past, new), (a, b), strict=True)
+        made = []
+        for sample, expected, z, weights in zip((self.before, self.recent), (past, new), (a, b), self.common, strict=True):
+            rest = sample.label - expected
+            inside = rest - _by_block(sample.blocks, rest, weights)
+            made.append(np.column_stack([rest, inside * (expected - middle) / scale, inside[:, None] * z]))
+        return ["level", "slope", *names], made[0], made[1]
+
+    def residuals(self, offset: float = 0.0) -> Largest:
+        """Of ``lines`` the one that moved most, at the inputs that both have."""
+        names, before, recent = self.lines(offset)
+        return self.largest(names, before, recent, self.common)
+
+    def daily(self, name: str) -> tuple[Floats, int]:
+        """One of ``lines`` as a mean a day, over both times, in the direction of its change; and how many days are before."""
+        names, before, recent = self.lines()
+        place = names.index(name)
+        days = [
+            _means(s.blocks, m[:, place], w)
+            for s, m, w in zip((self.before, self.recent), (before, recent), self.common, strict=True)
         ]
-        return self.largest(lines, columns[0], columns[1], self.common)
+        sign = np.sign(float(np.mean(days[1])) - float(np.mean(days[0]))) or 1.0
+        return sign * np.concatenate(days), len(days[0])
 
     @cached_property
     def advantage(self) -> tuple[Floats, Floats]:
@@ -253,6 +271,36 @@ class Compared:
             old_gain[fold] = _loss(self.before.label, past) - _loss(self.before.label, there)
             new_gain[~seen] = _loss(self.recent.label[~seen], new[~seen]) - _loss(self.recent.label[~seen], here)
         return old_gain.mean(axis=0), new_gain
+
+
+def _by_block(blocks: NDArray[np.int64], values: Floats, weights: Floats) -> Floats:
+    """Each row's block's weighted mean."""
+    places = np.unique(blocks, return_inverse=True)[1]
+    return np.asarray(_means(blocks, values, weights)[places])
+
+
+def _means(blocks: NDArray[np.int64], values: Floats, weights: Floats) -> Floats:
+    sums, sizes = stats.longrun.block_sums(blocks, values * weights, weights)
+    return sums / np.maximum(sizes, 1e-9)
+
+
+def _still(values: Floats, blocks: NDArray[np.int64]) -> bool:
+    """Whether a number was nought on nearly every day before: how much it varies from day to day cannot be told from that."""
+    moving = np.unique(blocks[np.abs(values) > 1e-12])
+    return len(moving) < max(5, 0.2 * len(np.unique(blocks)))
+
+
+def placements(sample: Sample) -> Floats:
+    """For each row with a true label the share of rows with a false one that score lower (half of those alike), NaN for the others: the mean is the AUC.
+
+    Its rows can be taken by day, so that how well a release ranks can be compared between times of a few days (DeLong et al. 1988).
+    """
+    true, false = sample.score[sample.label == 1], np.sort(sample.score[sample.label == 0])
+    made = np.full(sample.n, np.nan)
+    if len(false):
+        lower, most = np.searchsorted(false, true, side="left"), np.searchsorted(false, true, side="right")
+        made[sample.label == 1] = (lower + most) / (2 * len(false))
+    return made
 
 
 def folds(sample: Sample) -> NDArray[np.int64]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
+
+import msgspec
 
 from noria.core import Verdict, Window, digest, duration
 from noria.diagnosis import ranking, streams
@@ -17,6 +20,10 @@ from noria.records import Alerted, Blocked, Cause, Diagnosed, Entry, Gated, Reco
 from noria.store import Home
 from noria.system import System
 
+SURE, PASSED = 0.5, 0.85
+OVER = "seen before, and over: "
+MOVED = ("covariate shift", "traffic mix", "label shift")
+
 
 def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]]:
     """Diagnoses the symptoms that have come since the last diagnosis; returns the new entries, none when nothing is wrong.
@@ -28,7 +35,7 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
     """
     made = []
     for one in asked(home, system, now):
-        record = diagnosed(Case(home, system, now, one.symptoms))
+        record = diagnosed(Case(home, system, now, one.symptoms), one.earlier.record if one.earlier is not None else None)
         same = one.place and one.earlier is not None and first_cause(record) == first_cause(one.earlier.record)
         if same and one.earlier is not None and not lapses(one.earlier, duration(system.every), now):
             continue
@@ -38,9 +45,11 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
     return cast(list[Entry[Diagnosed]], home.commit_all(made)) if made else []
 
 
-def diagnosed(case: Case) -> Diagnosed:
-    """The record of one case."""
+def diagnosed(case: Case, earlier: Diagnosed | None = None) -> Diagnosed:
+    """The record of one case; ``earlier`` is the diagnosis of the same fault before it."""
     tested = [streams.tested(case, cause) for cause in CAUSES]
+    if earlier is not None and earlier.causes:
+        tested = [_as_seen(one, earlier.causes[0]) for one in tested]
     causes = ranked(tested)
     first = causes[0] if causes and causes[0].verdict is Verdict.FAIL else None
     blocks = first is not None and next(one.blocks for one in tested if one.name == first.name)
@@ -48,10 +57,23 @@ def diagnosed(case: Case) -> Diagnosed:
         symptoms=tuple(entry.key for entry in case.symptoms),
         window=case.window,
         causes=causes,
-        back_to=first.step if first is not None else _natural(case),
+        back_to=_natural(case) if first is None or _harmless(case, first.name) else first.step,
         account=account(case, causes),
         blocks_retraining=blocks,
     )
+
+
+def _as_seen(one: Tested, before: Cause) -> Tested:
+    """A fault of data or software that was seen at work stays seen when it is over: what came of it is still to be explained. It holds back no training."""
+    over = one.verdict is not Verdict.FAIL and before.name == one.name and before.verdict is Verdict.FAIL
+    if not over or before.weight < SURE or ranking.level(one) > 1 or one.name in ranking.INFERRED:
+        return one
+    seen = tuple(
+        msgspec.structs.replace(check, detail=check.detail if check.detail.startswith(OVER) else f"{OVER}{check.detail}")
+        for check in before.evidence
+        if check.verdict is Verdict.FAIL
+    )
+    return replace(one, evidence=(*seen, *one.evidence), strength=PASSED, blocks=False)
 
 
 def of_period(home: Home, system: System, window: Window) -> Diagnosed:
@@ -89,6 +111,13 @@ def ranked(tested: Sequence[Tested]) -> tuple[Cause, ...]:
         )
         for one in ordered
     )
+
+
+def _harmless(case: Case, name: str) -> bool:
+    """Whether other rows came and nothing is lost by it: there is nothing to go back for, until something is."""
+    if name not in MOVED or any(is_harm(entry) for entry in case.symptoms):
+        return False
+    return case.compared is None or not case.compared.rise.above(0.0)
 
 
 def _natural(case: Case) -> Step:

@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria import measure
+from noria.development.recipes import without_empty
 from noria.diagnosis.case import Floats, Ints
 
 MOST_CATEGORIES = 60
@@ -111,11 +112,12 @@ def boosted(made: NDArray[np.float64], label: Floats, *asked: NDArray[np.float64
         "random_state": 0,
         "max_bins": 63,
     }
+    filled = without_empty(made)
     with threadpool_limits(1):
         if binary:
-            model = HistGradientBoostingClassifier(**given).fit(made, label, sample_weight=weights)
+            model = HistGradientBoostingClassifier(**given).fit(filled, label, sample_weight=weights)
             return [np.asarray(model.predict_proba(one)[:, 1]) if len(one) else np.empty(0) for one in asked]
-        fitted = HistGradientBoostingRegressor(**given).fit(made, label, sample_weight=weights)
+        fitted = HistGradientBoostingRegressor(**given).fit(filled, label, sample_weight=weights)
         return [np.asarray(fitted.predict(one)) if len(one) else np.empty(0) for one in asked]
 
 

@@ -28,6 +28,8 @@ MOST = 0.97
 VERDICTS = {Verdict.FAIL: 1.0, Verdict.PASS: -1.0, Verdict.NOT_ENOUGH_DATA: 0.0, Verdict.NOT_MEASURED: 0.0}
 EXPLAINED = -3.0
 GENERAL = "bad data"
+INFERRED = ("label noise", "label definition changed")
+"""Faults of data that are not seen as they come in: what is seen accounts for them."""
 BESIDE: dict[tuple[str, str], float] = {
     ("covariate shift", "traffic mix"): -3.0,
     ("label shift", "traffic mix"): -2.0,
@@ -54,6 +56,17 @@ BESIDE: dict[tuple[str, str], float] = {
     ("better baseline", "miscalibration"): 0.0,
     ("miscalibration", "better baseline"): -1.5,
     ("covariate shift", "better baseline"): -1.5,
+    ("label noise", "slice failure"): -2.0,
+    ("label noise", "acting changed the outcome"): -3.0,
+    ("label noise", "feedback loop"): -3.0,
+    ("label noise", "label definition changed"): -1.0,
+    ("acting changed the outcome", "feedback loop"): -3.0,
+    ("source truncated", "labels missing"): 0.0,
+    ("source late", "time zone shifted"): -3.0,
+    ("duplicates", "time zone shifted"): -3.0,
+    ("labels missing", "time zone shifted"): -3.0,
+    ("labels missing", "join broken"): -2.0,
+    ("label delay changed", "time zone shifted"): -2.0,
 }
 """(cause, other): what the other's strength adds to the cause's score, between causes of one level."""
 
@@ -150,4 +163,4 @@ def level(one: Tested) -> int:
         return 3
     if not one.blocks:
         return 2
-    return 0 if one.step == "data" else 1
+    return 0 if one.step == "data" and one.name not in INFERRED else 1

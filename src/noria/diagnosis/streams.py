@@ -192,6 +192,22 @@ def label_columns(case: Case, source: str) -> set[str]:
     return columns_of(label.expression) if label.source.name == source else set()
 
 
+def only_labels(case: Case, source: str) -> bool:
+    """Whether a source brings labels, and no feature reads it."""
+    system = case.system
+    asked = system.predict.of if isinstance(system.predict, Every) else system.predict
+    read = {feature.source for feature in system.flat_features} | ({asked.name} if isinstance(asked, Source) else set())
+    return system.label.source.name == source and source not in read
+
+
+def only_priced(case: Case, source: str, column: str) -> bool:
+    """Whether a column of a source is what decisions bring or cost (by way of an outcome), and no input and no label."""
+    system = case.system
+    outcomes = {name for one in system.outcomes.values() if one.source.name == source for name in columns_of(one.expression)}
+    inputs = {name for one in system.flat_features if one.source == source and one.expr != "*" for name in columns_of(one.expr)}
+    return column.lower() in {name.lower() for name in outcomes} - {name.lower() for name in inputs | label_columns(case, source)}
+
+
 def read_columns(case: Case) -> dict[str, set[str]]:
     """By source the columns (in lower case) that something declared reads: features, label, outcomes, value, joins, slices, decisions, keys and times."""
     return once(case, "read columns", lambda: _read_columns(case))
@@ -225,6 +241,17 @@ def _read_columns(case: Case) -> dict[str, set[str]]:
         if source is not None:
             names.update((*source.keys, source.time, *([source.known] if source.known else [])))
     return {name: {column.lower() for column in names} for name, names in read.items()}
+
+
+def told_by(case: Case, source: str) -> list[tuple[str, str]]:
+    """(column of the predicted row, column of the source) by which a source's rows tell labels or outcomes; empty when it tells none."""
+    system = case.system
+    asked = system.predict.of if isinstance(system.predict, Every) else system.predict
+    told: list[Label | Outcome] = [system.label, *system.outcomes.values()]
+    for one in told:
+        if one.source.name == source:
+            return _pairs(one.by if one.by is not None else asked.key)
+    return []
 
 
 def _pairs(by: Names) -> list[tuple[str, str]]:

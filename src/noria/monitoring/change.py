@@ -1,4 +1,5 @@
-"""The two tests that say that a series of windows has gone below what is allowed: a slow one that misses nothing, a fast one for large falls.
+"""The tests that say that a series of windows has gone below what is allowed: a slow one that misses nothing, a fast one for large falls, and one for small
+falls that stay.
 
 *Slow*: a confidence sequence is begun at every seventh window, and the fall is found when any of the running ones excludes the bound (a
 change is detected by sequences started all along: Shekhar and Ramdas 2023, "Reducing sequential change detection to sequential
@@ -7,7 +8,9 @@ estimation"), provided that the last seven windows are beyond it too.
 *Fast*: the mean of the last 1, 2 or 4 windows is compared with what the windows before show to be ordinary, as a chart of a process is
 (Shewhart 1931); the limits allow for autocorrelated windows, for the uncertainty of the reference, and for heavy tails.
 
-Both take their error from the budget of false alarms. ``benchmarks/false_alarms.py`` counts what they raise when nothing is wrong,
+*Lasting*: a cumulative sum of the ranks of the last two to fourteen windows among those before.
+
+All take their error from the budget of false alarms. ``benchmarks/false_alarms.py`` counts what they raise when nothing is wrong,
 and how soon they find what is.
 """
 
@@ -35,6 +38,7 @@ LEAST = 14
 LIGHTEST = 0.3
 ALONE = 6.0
 BELIEF = 10
+LASTS = 14
 Floats = NDArray[np.float64]
 
 
@@ -128,6 +132,44 @@ def sudden(points: Sequence[Point], bound: float, usual: Ordinary | None, *, rat
             return Sequel(True, False, last[0].start, Estimate(mean, mean - around, mean + around, span))
     value = points[-1].value
     return Sequel(False, value >= bound, points[-1].start, Estimate(value, n=1))
+
+
+def lasting(points: Sequence[Point], before: Sequence[Point], bound: float, *, rate: float) -> Sequel | None:
+    """Whether the last 2 to 14 windows lie together lower than ordinary ones, and on average below ``bound``: what is small and stays.
+
+    A cumulative sum of ranks: each window's rank among those of ``before`` that are older, as a normal score z, adds -z - k (Page 1954, Biometrika
+    41; on ranks: Hawkins and Deng 2010, Journal of Quality Technology 42), so that one storm weighs no more than the worst day there was. k
+    is ½ and what the reference, of 14 windows at least, leaves open; autocorrelated windows count for less. The height that raises an alarm
+    ``rate`` times in a window comes from simulation (``tests/monitoring/test_change.py``). ``None`` with too little to compare with.
+    """
+    points = _usable(points)
+    span = min(LASTS, len(points), len(_usable(before)) - LEAST)
+    if span < 2:
+        return None
+    last = points[-span:]
+    older = [p for p in _usable(before) if p.end <= last[0].start][-MEMORY:]
+    if len(older) < LEAST:
+        return None
+    values, weights = _arrays(last)
+    known = np.sort(_arrays(older)[0])
+    inflated = stats.inflation(_arrays(older)[0] - known.mean())
+    above = len(known) - (np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")) / 2
+    scores = special.ndtri((above + 0.5) / (len(known) + 1)) / np.sqrt(inflated)
+    sums = np.cumsum((scores - 0.5 - np.sqrt(inflated / len(known)))[::-1])
+    most = int(np.argmax(sums)) + 1
+    mean = float(np.average(values[-most:], weights=weights[-most:]))
+    size = stats.block_mean(values[-most:], np.arange(most), weights=weights[-most:], least=2)
+    raised = most >= 2 and float(sums[most - 1]) > height(rate) and mean < bound
+    return Sequel(raised, False, last[-most].start, Estimate(mean, size.low, size.high, most))
+
+
+def height(rate: float) -> float:
+    """How high the sum of ``lasting`` has to be, for ``rate`` false alarms in a window: simulated between 0.005 and 0.0001, a line in the logarithm.
+
+    >>> round(height(0.0005), 1)
+    5.8
+    """
+    return 3.0 + float(np.log(0.0045 / rate)) / 0.78
 
 
 def ordinary(points: Sequence[Point]) -> Ordinary | None:

@@ -135,6 +135,12 @@ WATCHES: tuple[Watch, ...] = (
     Watch("stuck score", ("alike",), "traffic", "prediction",
           "{value} of the rows got one and the same score since {since}; at most {bound} is to be expected of the release",
           subject=SCORE, rule=SOON, clear=SOON_CLEAR, style=".1%", harm=True),
+    Watch("skew", ("skew",), "traffic", "operation",
+          "{value} of the rows that were computed again had other features when they were answered, since {since}; {bound} is allowed",
+          subject="features", rule=SOON, clear=SOON_CLEAR, style=".1%"),
+    Watch("score parity", ("parity",), "traffic", "operation",
+          "{value} of the rows that were computed again had other scores when they were answered, since {since}; {bound} is allowed",
+          subject=SCORE, rule=SOON, clear=SOON_CLEAR, style=".1%", harm=True),
     Watch("unknown", ("unknown",), "traffic", "operation", "{value} of the rows had keys that nothing is known of, since {since}; " + USUAL,
           subject="traffic", only=("volume",), style=".1%"),
     Watch("fallbacks", ("fallbacks",), "traffic", "operation", "{value} of the answers were fallbacks since {since}; {bound} is allowed",
@@ -155,7 +161,8 @@ WATCHES: tuple[Watch, ...] = (
     Watch("drift", ("shift",), "outcomes", "outcome",
           "the label's mean is {value} away from its reference since {since}; ordinary windows stay within {bound}", subject="label", only=("label",)),
     Watch("concept change", ("concept",), "outcomes", "outcome",
-          "the loss on rows like those of the training set has changed by {value} since {since}; " + USUAL, subject="label"),
+          "the loss on rows like those of the training set has changed by {value} since {since}, beyond chance and the {bound} that the gate lets pass",
+          subject="label"),
     Watch("slice", ("slice",), "outcomes", "outcome", "the excess loss on {subject} is {value} since {since}; " + USUAL, column=True),
 )  # fmt: skip
 

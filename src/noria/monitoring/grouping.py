@@ -29,6 +29,8 @@ RANKS: dict[str, int] = {
     "late scoring": SOURCE,
     "refused": SOURCE,
     "stuck score": SOURCE,
+    "skew": SOURCE,
+    "score parity": SOURCE,
     "volume": SOURCE,
     "unknown": SOURCE,
     "missing values": MISSING,
@@ -50,7 +52,7 @@ RANKS: dict[str, int] = {
     "value": PERFORMANCE,
     "metric link": PERFORMANCE,
 }
-SERVICE = ("errors", "fallbacks", "latency", "late scoring", "refused", "stuck score")
+SERVICE = ("errors", "fallbacks", "latency", "late scoring", "refused", "score parity", "skew", "stuck score")
 LABELS = ("labels missing", "labels late")
 MOVED = ("drift", "unseen values")
 COVERED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {

@@ -9,13 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 
 from noria import stats
 from noria.core import Estimate, duration
 from noria.monitoring import budget
-from noria.monitoring.change import CURRENT, EVERY, MEMORY, SPANS, Ordinary, Point, Sequel, began, below, ordinary, sudden
+from noria.monitoring.change import (
+    CURRENT,
+    EVERY,
+    MEMORY,
+    SPANS,
+    Ordinary,
+    Point,
+    Sequel,
+    began,
+    below,
+    lasting,
+    ordinary,
+    sudden,
+)
 from noria.monitoring.facts import Finding, History, drift, persistent
 from noria.monitoring.outcomes import BASE, CHAMPION, LAST, NOTHING
 from noria.monitoring.reference import SCORE
@@ -26,6 +40,9 @@ from noria.system import AtMost
 __all__ = ["CURRENT", "MEMORY", "Finding", "History", "Point", "below", "findings"]
 
 BASELINE = "worse than baseline"
+COSTS = "costs"
+FEWER = 0.1
+LATER = 0.15
 RECALL = MEMORY + SPANS[-1]
 Number = Callable[[Monitored], tuple[float | None, float | None]]
 
@@ -44,27 +61,33 @@ def _points(windows: Iterable[Monitored], of: Number) -> list[Point]:
 def _usual(history: History, points: Sequence[Point], given: Ordinary | None = None) -> Ordinary | None:
     """What is ordinary: the windows before the last four, those of past harm apart where enough others are left."""
     before = points[: -SPANS[-1]]
-    sound = [p for p in before if not any(start < p.end and p.start < end for start, end in history.faulty)]
+    sound = _sound(history, before)
     return ordinary(sound) or ordinary(before) or given
+
+
+def _sound(history: History, points: Sequence[Point]) -> list[Point]:
+    """Those that lie in no span of past harm."""
+    return [p for p in points if not any(start < p.end and p.start < end for start, end in history.faulty)]
 
 
 def _tested(
     history: History, about: tuple[str, str], own: Sequence[Point], bound: float, *,
     slow: float, fast: float, everyone: Sequence[Point] | None = None, given: Ordinary | None = None,
 ) -> Sequel | None:  # fmt: skip
-    """Both tests on the windows since ``about`` was last resolved; ``slow`` and ``fast`` are their false alarms in a window.
+    """The three tests on the windows since ``about`` was last resolved; ``slow`` (half of it for what lasts) and ``fast`` are their false alarms in a window.
 
     ``everyone`` are the windows of every release: what is ordinary is seen from them too.
     """
     after, every = history.after(*about), duration(history.system.every)
     points = [p for p in own if after is None or p.start >= after]
-    made = below(points, bound, every, error=budget.sequence_error(slow, EVERY))
+    made = below(points, bound, every, error=budget.sequence_error(slow / 2, EVERY))
     if made is None:
         return None
-    usual = _usual(history, everyone if everyone is not None else own, given)
-    quick = sudden(points, bound, usual, rate=fast)
-    if quick is not None and quick.raised and not made.raised:
-        made = quick
+    before = everyone if everyone is not None else own
+    usual = _usual(history, before, given)
+    for other in (sudden(points, bound, usual, rate=fast), lasting(points, _sound(history, before), bound, rate=slow / 2)):
+        if other is not None and other.raised and not made.raised:
+            made = other
     if not made.raised or made.size.value is None:
         return made
     good = usual.mean if usual is not None and usual.mean > bound else bound
@@ -74,7 +97,7 @@ def _tested(
 
 def _parts(history: History) -> tuple[float, float]:
     """What one of the harm rules may raise in a window, slow and fast; decay has half of the fast part, since all faults go through it."""
-    rules = 5 + len(history.system.objective.guardrails)
+    rules = 5 + history.system.costs.running + len(history.system.objective.guardrails)
     return budget.share(history.system, "harm slow") / rules, budget.share(history.system, "harm fast") / 2 / (rules - 1)
 
 
@@ -154,6 +177,28 @@ def worse_than_doing_nothing(history: History) -> list[Finding]:
     return _harm(history, ("value", NOTHING), _points(history.outcomes, gain), 0.0, text)
 
 
+def costs_more_than_it_brings(history: History) -> list[Finding]:
+    """What the decisions bring beyond doing nothing is less than what predictions, labels and days cost, as they are declared now.
+
+    Trainings are left out: they come in lumps, and ``noria value`` counts them.
+    """
+    costs = history.system.costs
+    if not costs.running:
+        return []
+
+    def left(window: Monitored) -> tuple[float | None, float | None]:
+        own, nothing = history.value(window, "value", CHAMPION), history.value(window, "value", NOTHING)
+        rows = _rows(history, window)
+        if own is None or nothing is None or not rows:
+            return None, None
+        came = (history.value(window, "labelled", "label") or 0.0) * (1 - (history.value(window, "silent", "label") or 0.0))
+        days = (window.window.end - window.window.start) / timedelta(days=1)
+        return own - nothing - costs.prediction - costs.label * came - costs.day * days / rows, rows
+
+    text = f"what the decisions bring, less what they cost, is {{size}} {history.system.objective.value.currency} a prediction since {{since}}"
+    return _harm(history, ("value", COSTS), _points(history.outcomes, left), 0.0, text)
+
+
 def guardrails(history: History) -> list[Finding]:
     """A declared bound on a metric is broken."""
     made = []
@@ -200,42 +245,28 @@ def miscalibrated(history: History) -> list[Finding]:
 
 
 def labels(history: History) -> list[Finding]:
-    """Labels stay away (fewer than usual, or more by silence than usual), or come later than usual."""
-    texts = (
-        (
-            "labels missing",
-            "labelled",
-            -1.0,
-            0.1,
-            1.0,
-            "{value:.1%} of the rows have a label since {since}; {usual:.1%} is ordinary",
-        ),
-        (
-            "labels missing",
-            "silent",
-            1.0,
-            0.1,
-            1.0,
-            "{value:.1%} of the labels are there by silence since {since}; {usual:.1%} is ordinary",
-        ),
-        (
-            "labels late",
-            "delay p90 hours",
-            1.0,
-            0.0,
-            1.5,
-            "nine labels in ten are known after {value:.3g} hours since {since}; {usual:.3g} is ordinary",
-        ),
+    """Labels stay away (fewer than usual, or more by silence than usual), or come later than usual.
+
+    Later is by half of what is usual, or by 15 % of what is waited for (``Label.within``): a delay that a source declares is in both.
+    """
+    waited = LATER * (duration(history.system.label.within) / timedelta(hours=1))
+    few = "{value:.1%} of the rows have a label since {since}; {usual:.1%} is ordinary"
+    silent = "{value:.1%} of the labels are there by silence since {since}; {usual:.1%} is ordinary"
+    late = "nine labels in ten are known after {value:.3g} hours since {since}; {usual:.3g} is ordinary"
+    texts: tuple[tuple[str, str, float, Callable[[float], float], str], ...] = (
+        ("labels missing", "labelled", -1.0, lambda usual: usual - FEWER, few),
+        ("labels missing", "silent", 1.0, lambda usual: usual - FEWER, silent),
+        ("labels late", "delay p90 hours", 1.0, lambda usual: max(1.5 * usual, usual - waited), late),
     )
     made: dict[str, Finding] = {}
-    for name, kind, sign, more, times, text in texts:
+    for name, kind, sign, allowed, text in texts:
         points = _points(history.outcomes, _labelled(history, kind, -sign))
         usual = _usual(history, points)
         if usual is None:
             continue
         after = history.after(name, "label")
         fresh = [p for p in points if after is None or p.start >= after]
-        bound = min(times * usual.mean, usual.mean - more) if sign > 0 else usual.mean - more
+        bound = allowed(usual.mean)  # of the number signed so that less is worse
         tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)  # the label's drift has the last
         if tested is None:
             continue
@@ -263,6 +294,7 @@ RULES: tuple[Callable[[History], list[Finding]], ...] = (
     worse_than_base_rate,
     decay,
     worse_than_doing_nothing,
+    costs_more_than_it_brings,
     guardrails,
     miscalibrated,
     labels,

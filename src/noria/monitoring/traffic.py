@@ -17,6 +17,7 @@ from noria.monitoring.impact import impacts
 from noria.monitoring.operations import operations
 from noria.monitoring.ordinary import SLIDE
 from noria.monitoring.reference import SCORE, Reference, bounds, distances, only, profile_of, reference, season
+from noria.monitoring.served import served
 from noria.monitoring.together import BESIDE, together
 from noria.monitoring.windows import answering, found, judged, number, value_of
 from noria.records import Monitored, Signal
@@ -34,15 +35,15 @@ def traffic(home: Home, system: System, window: Window, past: Sequence[Monitored
     """One window of traffic. ``past`` are the windows before it, the newest last: ``MEMORY`` of them are enough."""
     known = home.lake.schema("predictions") or {}
     wanted = [name for name in ("_time", "_score", "_act", "_release", "_variant", "_scored_at", *BESIDE) if name in known]
-    features = [feature.name for feature in system.flat_features if feature.name in known]
-    frame = home.lake.read("predictions", columns=[*wanted, *features], _time=(window.start, window.end))
+    names = [feature.name for feature in system.flat_features if feature.name in known]
+    frame = home.lake.read("predictions", columns=[*wanted, *names], _time=(window.start, window.end))
     release = answering(frame)
     signals = operations(home, system, window, frame, past)
     kept = ""
     if release is not None:
         moved, kept = _moved(home, system, (release, window), frame, past)
         own = frame.filter(pl.col("_release") == release)
-        signals += [*moved, *_predicted(own), *_alike(home, release, own)]
+        signals += [*moved, *_predicted(own), *_alike(home, release, own), *served(home, system, window, release)]
         signals += together(home, system, window, own, signals, past, release)
     return Monitored(window=window, about="traffic", release=release, n=frame.height, signals=tuple(signals), profile=kept)
 

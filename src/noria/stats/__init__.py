@@ -1,7 +1,7 @@
 """Statistics: arrays in, estimates out. No I/O, nothing drawn without a seed; blocks of time are the observations."""
 
 from noria.stats.calibration import calibration_test, ece, logistic_fit, reliability
-from noria.stats.change import Shape, begun, moved, shape
+from noria.stats.change import Shape, begun, episodes, moved, shape
 from noria.stats.confident import confident_joint, excess_flips, suspects
 from noria.stats.distances import (
     chi2,
@@ -61,6 +61,7 @@ __all__ = [
     "effective_number",
     "effective_size",
     "entropy",
+    "episodes",
     "estimate",
     "evenness",
     "excess",

@@ -127,6 +127,73 @@ def shape(values: Floats, *, least: int = 3, margin: float = 2.0) -> Shape:
     return Shape(kind, at, float(size), apart)
 
 
+def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 6.0) -> tuple[int, float]:
+    """How often a series (one number a block) goes to another level and comes back from it, after its first ``before`` blocks; and the evidence.
+
+    Parameters
+    ----------
+    values:
+        In order of time; the first ``before`` of them are at the old level.
+    least:
+        How many blocks an episode, and the time between two, last at least.
+    margin:
+        By how much the two levels' BIC has to beat that of one step that lasts.
+
+    Every block is at one of two levels, the old one and a new one (the best of those tried), and each change of level costs as much as a
+    parameter: the path is found by Viterbi's recursion. (0, 0.0) when one step does as well, or nothing happened.
+
+    >>> series = np.r_[np.zeros(20), np.tile([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], 3)] + 0.05 * np.sin(np.arange(38))
+    >>> episodes(series, before=20)[0]
+    3
+    """
+    values = np.asarray(values, float)
+    past, new = values[:before], values[before:]
+    n = len(new)
+    if before < 5 or n < 4 * least:
+        return 0, 0.0
+    old = float(past.mean())
+    noise = float(past.var(ddof=1)) or 1e-300
+    best = (np.inf, np.zeros(n, int))
+    for level in np.quantile(new, [0.5, 0.6, 0.7, 0.8, 0.9]):
+        if abs(level - old) < np.sqrt(noise):
+            continue
+        cost = np.column_stack([(new - old) ** 2, (new - level) ** 2]) / noise
+        total, path = _switching(cost, np.log(len(values)) + 2.0, least)
+        if total < best[0]:
+            best = (total, path)
+    step = min(float(((new[:k] - old) ** 2).sum() + ((new[k:] - new[k:].mean()) ** 2).sum()) for k in range(n)) / noise
+    step += 2 * float(np.log(len(values)))
+    begins = int((np.diff(np.r_[0, best[1]]) == 1).sum())
+    evidence = step - best[0]
+    return (begins, float(evidence)) if begins >= 2 and evidence > margin else (0, 0.0)
+
+
+def _switching(cost: Floats, change: float, least: int) -> tuple[float, Ints]:
+    """The cheapest path through two states, each visit at least ``least`` long (the last may be cut short): (cost, path)."""
+    n = len(cost)
+    sums = np.vstack([np.zeros(2), np.cumsum(cost, axis=0)])
+    total = np.full((n + 1, 2), np.inf)
+    back = np.zeros((n + 1, 2), int)
+    total[0] = (0.0, np.inf)
+    for end in range(1, n + 1):
+        for state in (0, 1):
+            for start in range(end):
+                if end - start < least and end != n:
+                    continue
+                entry = 0.0 if start == 0 and state == 0 else change
+                came = 0.0 if start == 0 else total[start, 1 - state]
+                made = came + entry + sums[end, state] - sums[start, state]
+                if made < total[end, state]:
+                    total[end, state], back[end, state] = made, start
+    state = int(np.argmin(total[n]))
+    best, path, end = float(total[n, state]), np.zeros(n, int), n
+    while end > 0:
+        start = back[end, state]
+        path[start:end] = state
+        end, state = start, 1 - state
+    return best, path
+
+
 def begun(values: Floats, *, least_before: int = 8, least_since: int = 1) -> tuple[int, float]:
     """(place, strength): where the mean of the rest of a series (one number a block) departs most from the mean before, in standard errors.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from noria import measure, stats
 from noria.core import Check, Estimate, Verdict, Window
+from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats, Sample
 from noria.diagnosis.learned import logit
 from noria.diagnosis.tested import Tested, check
@@ -18,31 +21,46 @@ SEEN = 0.5
 FEW = 50
 
 
+@dataclass(frozen=True)
+class Otherwise:
+    """Whether rows acted on turn out otherwise than those left alone, how surely, and whether they come out as the act took them to be."""
+
+    check: Check
+    strength: float = 0.0
+    comes_true: bool = False
+
+
 def acting_changed_the_outcome(case: Case) -> Tested:
     """At the same score, the rows acted on turn out otherwise than those left alone, which turn out as expected: the act did it, not the world."""
     act = "declare that acting changes the label (affected_by_action=True) and keep a hold-out: then the untreated rows teach, and value is incremental"
+    made = streams.once(case, "acted otherwise", lambda: _otherwise(case))
+    strength = made.strength * (0.3 if made.comes_true else 1.0)  # what confirms itself is a feedback loop
+    return Tested("acting changed the outcome", "scoping", act, (made.check,), strength)
+
+
+def _otherwise(case: Case) -> Otherwise:
     name = "acted rows turn out otherwise"
-    title = "acting changed the outcome"
     if case.system.label.affected_by_action:
         said = "it is declared: only rows that were left alone teach and are watched"
-        return Tested(title, "scoping", act, (check(name, False, detail=said),))
+        return Otherwise(check(name, False, detail=said))
     recent = case.recent
     if recent is None or not recent.binary:
-        return Tested(title, "scoping", act, (check(name, None),))
+        return Otherwise(check(name, None))
     acted = recent.number("_act")
     if not np.isin(acted[np.isfinite(acted)], (0.0, 1.0)).all() or min((acted == 1).sum(), (acted == 0).sum()) < FEW:
-        return Tested(title, "scoping", act, (check(name, None, detail="too few rows were acted on, or left alone"),))
+        return Otherwise(check(name, None, detail="too few rows were acted on, or left alone"))
     jump, alone, whole, origin = _jump(case, recent)
     said = f"at the same score, labels of rows acted on are {jump} away from those of rows left alone {origin}; rows acted on moved by {whole}, rows left alone by {alone}"
     if not jump.known or not alone.known:
-        return Tested(title, "scoping", act, (check(name, None, size=jump, detail=said),))
+        return Otherwise(check(name, None, size=jump, detail=said))
     size, rest = abs(jump.value or 0.0), abs(alone.value or 0.0)
     clear = (jump.above(0.0) or jump.below(0.0)) and size > max(LEAST_EFFECT, 0.1 * float(recent.label.mean()))
     fits = whole.value is not None and whole.value * (jump.value or 0.0) > 0 and abs(whole.value) > 0.5 * size
     found = clear and fits and rest < 0.35 * size
     half = ((jump.high or 0.0) - (jump.low or 0.0)) / 2
     strength = 0.0 if not found else 0.95 if size > 1.5 * half and not (alone.above(0.0) or alone.below(0.0)) else 0.6
-    return Tested(title, "scoping", act, (check(name, found, size=jump, bound=0.0, detail=said),), strength)
+    likely = float(recent.score[acted == 1].mean() - recent.score[acted == 0].mean())
+    return Otherwise(check(name, found, size=jump, bound=0.0, detail=said), strength, found and likely * (jump.value or 0.0) > 0)
 
 
 def _jump(case: Case, recent: Sample) -> tuple[Estimate, Estimate, Estimate, str]:
@@ -94,9 +112,14 @@ def _piece(rest: Floats, acted: Floats, score: Floats) -> Floats:
 
 
 def feedback_loop(case: Case) -> Tested:
-    """What is acted on narrows, and only what is acted on gets a label: the next model learns from its own choices."""
+    """The next model learns from its own choices: what is acted on comes true by that, or only what is acted on gets a label and it narrows."""
     act = "explore (Decide(explore=…)), weight what is learned by the chance of having been shown, and watch the diversity of the acts"
     title = "feedback loop"
+    confirmed = streams.once(case, "acted otherwise", lambda: _otherwise(case))
+    if confirmed.comes_true:
+        said = f"what is acted on comes true, and what is left alone does as before: {confirmed.check.detail}"
+        made = check("acts confirm themselves", True, size=confirmed.check.estimate, bound=0.0, detail=said)
+        return Tested(title, "scoping", act, (made,), confirmed.strength)
     chosen = _selected_labels(case)
     if chosen is None:
         return Tested(title, "scoping", act, (check("labels depend on acts", None),))

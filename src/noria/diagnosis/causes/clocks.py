@@ -6,18 +6,26 @@ it otherwise as it was. One hour in all sources alike is summer time, and no fau
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 
-from noria.core import Check, Estimate, Verdict
+from noria.core import Check, Estimate, Verdict, quoted
+from noria.core.window import from_micros
+from noria.data.summary import DAY
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
 from noria.diagnosis.clock import BLOCKS, Shift, hours
 from noria.diagnosis.streams import Floats, Stream
 from noria.diagnosis.tested import Tested, check
+from noria.records import Ingested
+from noria.tables import PREDICTIONS, source_table
 
 NAME = "the day's pattern is turned by whole hours"
+HOUR = timedelta(hours=1)
+FEW, SHARP = 10, 0.1
+MOST_ROWS = 200_000
 
 
 def time_zone_shifted(case: Case) -> Tested:
@@ -26,6 +34,16 @@ def time_zone_shifted(case: Case) -> Tested:
     for stream in streams.streams(case).values():
         made[stream.name] = _turned(case, stream)
     found = {name: shift.hours for name, (_, shift) in made.items() if shift is not None and shift.found}
+    direct = [
+        one
+        for stream in streams.streams(case).values()
+        for one in (_gone_back(case, stream), _against_asked(case, stream))
+        if one
+    ]
+    if direct:
+        names = ", ".join(sorted({one.subject for one in direct}))
+        act = f"ask the owner of {names} for the zone of its times; they have to carry it, and the rows since have to come again"
+        return Tested("time zone shifted", "data", act, tuple(direct), 0.97, blocks=True)
     told = [shift for _, shift in made.values() if shift is not None]
     summer = bool(found) and all(abs(by) == 1 for by in found.values()) and len(set(found.values())) == 1
     checks = [one for one, _ in made.values()]
@@ -43,6 +61,65 @@ def time_zone_shifted(case: Case) -> Tested:
         [one for one in checks if one.verdict is Verdict.PASS] if len(unknown) < len(checks) and not summer else checks
     )
     return Tested("time zone shifted", "data", act, tuple(kept), 0.96 if failed else 0.0, blocks=True)
+
+
+def _gone_back(case: Case, stream: Stream) -> Check | None:
+    """Whether times went back by whole hours: the newest row of each batch is so much older since a batch that told those hours once more.
+
+    A source that is late is as much older, and tells nothing twice.
+    """
+    found = case.home.ledger.read(
+        Ingested, prefix=f"ingest/{stream.name}/", since=case.now - streams.HISTORY * DAY, until=case.until
+    )
+    batches = [entry.record for entry in found if entry.record.received >= FEW and entry.record.last is not None]
+    ages = np.array([(one.upto - one.last) / HOUR for one in batches if one.last is not None], float)
+    at = streams.broken([one.upto for one in batches], ages, floor_=0.02)
+    if at is None:
+        return None
+    by = round(at.after - at.before)
+    whole = by >= 1 and abs(at.after - at.before - by) < SHARP and at.usual < 0.5
+    first = next((one for one in batches if one.upto > at.at), None)
+    if not whole or first is None or first.last is None or first.first is None:
+        return None
+    spell = max((first.last - first.first) / HOUR, 1.0)
+    share, wanted = first.restated / first.received, min(by / (spell + 1), 1.0)
+    if not 0.6 * wanted <= share <= 1.6 * wanted:
+        return None
+    said = (
+        f"since {at.at:%Y-%m-%d} the newest row of {stream.name} is {by} hours older than it was, and the first batch told "
+        f"{share:.0%} of its rows once more: those hours were known"
+    )
+    return check(NAME, True, subject=stream.name, size=Estimate(-float(by), n=at.days), bound=0.0, detail=said)
+
+
+def _against_asked(case: Case, stream: Stream) -> Check | None:
+    """Whether a source that tells of what was asked (labels, outcomes) does so at times that moved by whole hours, against the times of asking."""
+    pairs = streams.told_by(case, stream.name)
+    known, asked = case.home.lake.schema(source_table(stream.name)), case.home.lake.schema(PREDICTIONS.name)
+    if not pairs or known is None or asked is None or any(ours not in asked or theirs not in known for ours, theirs in pairs):
+        return None
+    start = stream.end - streams.REFERENCE * DAY - 14 * DAY
+    if stream.counts()[-42:].sum() > MOST_ROWS:
+        return None
+    same = " and ".join(f"t.{quoted(theirs)} = p.{quoted(ours)}" for ours, theirs in pairs)
+    query = (
+        f"select (epoch_us(t._known) - 1) // 86400000000 as d, count(*) as n, median(epoch_us(t._time) - epoch_us(p._time)) / 3.6e9 as gap "
+        f"from t join p on {same} where {streams.between('t._known', start, stream.end)} group by d order by d"
+    )
+    scans = {
+        "t": case.home.lake.scan(source_table(stream.name), _known=(start, stream.end)),
+        "p": case.home.lake.scan(PREDICTIONS.name, _time=(start - 3 * DAY, stream.end)),
+    }
+    found = case.home.engine.sql(query, **scans).filter(pl.col("n") >= FEW)
+    dates = [from_micros((day + 1) * 86_400_000_000) for day in found["d"].to_list()]
+    at = streams.broken(dates, found["gap"].cast(pl.Float64).to_numpy(), floor_=0.02)
+    if at is None:
+        return None
+    by = round(at.after - at.before)
+    if not by or abs(at.after - at.before - by) > max(SHARP, at.usual) or at.usual > 0.25:
+        return None
+    said = f"half of the rows of {stream.name} are {at.after:+.3g} hours from what they tell of since {at.at:%Y-%m-%d}, {at.before:+.3g} hours before"
+    return check(NAME, True, subject=stream.name, size=Estimate(float(by), n=at.days), bound=0.0, detail=said)
 
 
 def _turned(case: Case, stream: Stream) -> tuple[Check, Shift | None]:

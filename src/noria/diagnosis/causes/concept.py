@@ -39,6 +39,7 @@ class Concept:
     check: Check
     shape: stats.Shape | None = None
     gradual: bool = False
+    episodes: int = 0
 
 
 def concept(case: Case) -> Concept:
@@ -79,10 +80,11 @@ def _concept(case: Case) -> Concept:
         return Concept(False, 0.0, check(NAME, False, size=plain.size, bound=0.0, detail=f"{said}; {other}"))
     strength = _strength(both, learned=learned, ratio=plain.ratio)
     size = plain.size if plain.found else gain
-    shaped = _shape(both)
-    return Concept(
-        True, strength, check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said), shaped, _gradual(shaped)
-    )
+    daily, days = both.daily(plain.name) if plain.found else _daily(both)
+    shaped = _shape(daily, days)
+    often = stats.episodes(daily, before=days)[0] if np.isfinite(daily).all() else 0
+    made = check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said)
+    return Concept(True, strength, made, shaped, _gradual(shaped) and not often, often)
 
 
 def _said_otherwise(case: Case, both: Compared) -> str:
@@ -102,17 +104,16 @@ def _strength(both: Compared, *, learned: bool, ratio: float) -> float:
     return min(strength, 0.5) if ratio < 1.5 and not learned else strength
 
 
-def _daily(both: Compared) -> tuple[Floats, Floats, int]:
-    """The advantage of the newer knowledge by day, over both times, its weights, and how many days are before."""
+def _daily(both: Compared) -> tuple[Floats, int]:
+    """The advantage of the newer knowledge by day, over both times, and how many days are before."""
     rows = []
     for sample, values, weights in zip((both.before, both.recent), both.advantage, both.common, strict=True):
         sums, sizes = stats.longrun.block_sums(sample.blocks, values * weights, weights)
-        rows.append((sums / np.maximum(sizes, 1e-9), sizes))
-    return np.concatenate([rows[0][0], rows[1][0]]), np.concatenate([rows[0][1], rows[1][1]]), len(rows[0][0])
+        rows.append(sums / np.maximum(sizes, 1e-9))
+    return np.concatenate(rows), len(rows[0])
 
 
-def _shape(both: Compared) -> stats.Shape | None:
-    daily, _, before = _daily(both)
+def _shape(daily: Floats, before: int) -> stats.Shape | None:
     if not np.isfinite(daily).all() or len(daily) - before < 5:
         return None
     return stats.shape(daily[max(0, before - 28) :])
@@ -137,12 +138,10 @@ def sudden(case: Case) -> Tested:
     if found.shape is not None and found.shape.kind == "step":
         size = Estimate(found.shape.evidence)
         rows.append(
-            check(
-                "it changed at once", True, size=size, bound=0.0, detail="a step fits the advantage over time better than a ramp"
-            )
+            check("it changed at once", True, size=size, bound=0.0, detail="a step fits the change over time better than a ramp")
         )
         strength = min(0.95, strength + 0.05)
-    if _returned(case) is not None:
+    if found.episodes or _returned(case) is not None:
         strength *= 0.6
     return Tested("sudden concept change", "development", act, tuple(rows), strength)
 
@@ -163,14 +162,14 @@ def gradual(case: Case) -> Tested:
         )
     if not found.gradual:
         said = (
-            f"a {found.shape.kind} fits the advantage over time better than a ramp"
+            f"a {found.shape.kind} fits the change over time better than a ramp"
             if found.shape.kind == "step"
             else "no shape stands out"
         )
         return Tested(
             "gradual concept change", "development", act, (check(name, False, size=Estimate(found.shape.evidence), detail=said),)
         )
-    said = "a ramp fits the advantage of the newer knowledge over time better than a step"
+    said = "a ramp fits the change over time better than a step"
     rows = (found.check, check(name, True, size=Estimate(found.shape.evidence), bound=0.0, detail=said))
     strength = found.strength * (0.7 if _returned(case) is not None else 1.0)
     return Tested("gradual concept change", "development", act, rows, min(0.95, strength + 0.03))
@@ -183,6 +182,10 @@ def recurring(case: Case) -> Tested:
     name = "an earlier time fits again"
     if not found.changed:
         return Tested("recurring concept change", "development", act, (found.check,))
+    if found.episodes:
+        said = f"it came {found.episodes} times since and went again: two levels in turn fit the days better than one step"
+        rows = (found.check, check("it comes and goes", True, size=Estimate(float(found.episodes)), bound=1.0, detail=said))
+        return Tested("recurring concept change", "development", act, rows, min(0.95, found.strength + 0.05))
     again = _returned(case)
     if again is None:
         said = "no earlier stretch of the history knows today's rows better than what came right before"

@@ -13,6 +13,8 @@ from noria.diagnosis.causes.categories import category_renamed
 from noria.diagnosis.causes.clocks import time_zone_shifted
 from noria.diagnosis.causes.duplicates import duplicates
 from noria.diagnosis.causes.joins import join_broken
+from noria.diagnosis.causes.labels import labels_missing
+from noria.diagnosis.causes.purpose import misaligned, threshold_stale
 from noria.diagnosis.causes.schema import EMPTY, of_schema, schema_changed, standing
 from noria.diagnosis.causes.skewed import stale_features
 from noria.diagnosis.causes.source import source_late, source_missing, source_truncated
@@ -23,6 +25,8 @@ from noria.store.rows import DUPLICATE, NOT_READABLE
 
 QUARANTINED = 0.05
 HOLES = 0.1
+MOVED = 0.6
+SOFT = {"level", "width", "volume", "hours", "lost categories"}
 EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
     (source_missing, ("freshness", "volume", "hours")),
     (source_late, ("freshness", "volume", "late rows", "hours")),
@@ -37,6 +41,9 @@ EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
     (duplicates, ("rows put aside", "volume", "repeated rows", "values move", "hours")),
     (time_zone_shifted, ("volume", "freshness", "late rows", "hours")),
     (stale_features, ("level", "width", "range", "lost categories", "values move", "repeated rows")),
+    (labels_missing, ("volume", "freshness", "hours", "lost categories", "level", "width")),
+    (threshold_stale, ("level", "width", "range", "new numbers")),
+    (misaligned, ("level", "width", "range", "new numbers")),
 )
 """Which failed verifications of a source (or of a column of it) each specific cause explains."""
 
@@ -48,7 +55,10 @@ def bad_data(case: Case) -> Tested:
     sources = sorted({one.subject for one in found if one.subject})
     act = f"mend {', '.join(sources) or 'the source'} with its owner, then turn again: what was quarantined can come once more"
     certain = any(one.name in ("unusable data", "verification") for one in found) and bool(case.of(Blocked) or case.of(Verified))
-    return Tested("bad data", "data", act, tuple(made), 1.0 if certain else 0.7 if found else 0.0, blocks=True)
+    left = {one.name for _, rest, whole in _unexplained(case)[0] for one in rest or whole}
+    moved = all(one.name == "verification" for one in found) and left <= SOFT  # the world moves columns too
+    strength = (MOVED if moved else 1.0) if certain else 0.7 if found else 0.0
+    return Tested("bad data", "data", act, tuple(made), strength, blocks=True)
 
 
 def _blocked(case: Case) -> list[Check]:
@@ -71,7 +81,12 @@ def explained(case: Case, source: str, failed: Check) -> str:
     return ""
 
 
-def _verified(case: Case) -> list[Check]:
+def _unexplained(case: Case) -> tuple[list[tuple[str, list[Check], list[Check]]], set[str]]:
+    """For each source that fails its verification: what no specific cause explains of that, and all that fails; and the causes that explain the rest."""
+    return streams.once(case, "unexplained", lambda: _left(case))
+
+
+def _left(case: Case) -> tuple[list[tuple[str, list[Check], list[Check]]], set[str]]:
     entries = case.of(Verified)
     if not entries:
         recent = case.home.ledger.read(Verified, since=case.window.start, until=case.until)
@@ -84,9 +99,17 @@ def _verified(case: Case) -> list[Check]:
         by = {one: explained(case, source, one) for one in failed}
         others |= {name for name in by.values() if name}
         rest = [one for one in failed if not by[one]]
-        said = "; ".join(f"{one.name} {one.subject}: {one.detail}".strip(": ") for one in rest[:3])
         if rest or not failed:
-            made.append(check("verification", True, subject=source, detail=said))
+            made.append((source, rest, failed))
+    return made, others
+
+
+def _verified(case: Case) -> list[Check]:
+    left, others = _unexplained(case)
+    made = []
+    for source, rest, _ in left:
+        said = "; ".join(f"{one.name} {one.subject}: {one.detail}".strip(": ") for one in rest[:3])
+        made.append(check("verification", True, subject=source, detail=said))
     said = f"what fails is explained by {', '.join(sorted(others))}" if others else "no source fails its verification"
     return made or [check("verification", False, detail=said)]
 

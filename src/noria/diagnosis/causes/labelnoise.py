@@ -17,7 +17,7 @@ from noria import stats
 from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats, Sample
-from noria.diagnosis.compared import Compared, halves, refitted
+from noria.diagnosis.compared import Compared, halves, placements, refitted
 from noria.diagnosis.learned import logit
 from noria.diagnosis.tested import Tested, check
 from noria.records import Analysed, Gated
@@ -28,6 +28,9 @@ FLIPPED = 0.03
 MOST = 0.45
 GAIN = 0.01
 LEAST_NOISE = 0.01
+FEWEST = 3
+RANKS = 0.52
+NOTHING = Estimate(None)
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,17 @@ class Changed:
     high: Estimate
     away: Estimate
     meant: tuple[float, float] = (0.0, 1.0)
+    fell: Estimate = NOTHING
 
     @property
     def same_inputs(self) -> bool | None:
-        return None if self.apart.value is None else self.apart.value <= DIFFERENT
+        return None if self.apart.value is None else self.apart.value <= DIFFERENT or not self.apart.above(0.5)
 
     @property
     def order_kept(self) -> bool | None:
-        if not (self.auc.known and self.auc_before.known):
+        if not self.fell.known:
             return None
-        return (
-            not self.auc.below((self.auc_before.value or 0.0) - KEPT)
-            and (self.auc.value or 0.0) > (self.auc_before.value or 0.0) - 2 * KEPT
-        )
+        return not self.fell.below(-KEPT) and (self.fell.value or 0.0) > -2 * KEPT
 
     @property
     def score_suffices(self) -> bool | None:
@@ -88,7 +89,7 @@ class Changed:
         return (
             min(self.e0, self.e1) > FLIPPED
             and max(self.e0, self.e1) < MOST
-            and self.auc.above(0.5)
+            and (self.auc.value or 0.0) > RANKS
             and not self.flips_less_odds.above(0.0)
         )
 
@@ -99,29 +100,30 @@ def changed(case: Case) -> Changed | None:
 
 
 def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
-    if before is None or recent is None or recent.block_count < 10 or before.block_count < 10:
+    if before is None or recent is None or recent.block_count < FEWEST or before.block_count < 10:
         return None
     if any(set(np.unique(sample.label)) != {0.0, 1.0} for sample in (before, recent)):
         return None
     first, second = halves(recent)
-    if len(np.unique(first.label)) < 2:
+    if len(np.unique(first.label)) < 2 or min(first.n, second.n) == 0:
         return None
-    auc = stats.estimate("auc", recent.label, recent.score, recent.blocks, least=5)
-    auc_before = stats.estimate("auc", before.label, before.score, before.blocks, least=5)
+    auc, auc_before = (stats.estimate("auc", s.label, s.score, s.blocks, least=5) for s in (recent, before))
     both = Compared(before, recent)
     away = both.difference(before.label - before.score, recent.label - recent.score, confidence=0.95)
-    same = Estimate(None)
-    if not (away.above(0.0) or away.below(0.0)) and not (auc.known and auc.below(auc_before.value or 0.0)):
+    fell = both.difference(placements(before), placements(recent), confidence=0.95)
+    if not (away.above(0.0) or away.below(0.0)) and not fell.below(0.0):
         return Changed(
-            same, auc, auc_before, same, 0.0, 0.0, 0.0, same, same, same, away
+            NOTHING, auc, auc_before, NOTHING, 0.0, 0.0, 0.0, NOTHING, NOTHING, NOTHING, away, fell=fell
         )  # the rest is dear, and settles nothing
-    apart = both.auc_over_days
-    beyond = stats.paired("log_loss", second.label, read_again(first, second), refitted(first, second), second.blocks, least=5)
+    apart = _apart(both)
+    beyond = stats.paired("log_loss", second.label, read_again(first, second), refitted(first, second), second.blocks, least=2)
     meant = _odds(before.label, before.score, recent.score)
     e0, e1 = flip_rates(recent.label, meant)
     flips = np.clip(e0 + (1 - e0 - e1) * meant, 1e-6, 1 - 1e-6)
-    worse = stats.paired("log_loss", recent.label, flips, _odds(recent.label, recent.score, recent.score), recent.blocks, least=5)
-    low, high, ends = _ends(before.score, recent, meant)
+    worse = stats.paired(
+        "log_loss", recent.label, flips, _odds(recent.label, recent.score, recent.score), recent.blocks, least=FEWEST
+    )
+    low, high, ends = _ends(both, meant)
     return Changed(
         apart=apart,
         auc=auc,
@@ -135,7 +137,18 @@ def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
         high=high,
         meant=ends,
         away=away,
+        fell=fell,
     )
+
+
+def _apart(both: Compared) -> Estimate:
+    """How well a classifier tells the rows before from those since, in units of AUC: its interval is that of how far days are apart anyway."""
+    moved = both.apart
+    if moved.value is None or moved.low is None or moved.high is None:
+        return Estimate(both.auc)
+    half = (moved.high - moved.low) / 2
+    scale = (both.auc - 0.5) / moved.value if moved.value > 0 else 1.0
+    return Estimate(both.auc, both.auc - half * scale, both.auc + half * scale, moved.n)
 
 
 def read_again(first: Sample, second: Sample) -> Floats:
@@ -170,12 +183,18 @@ def flip_rates(label: Floats, score: Floats) -> tuple[float, float]:
     return float(found.x[0]), float(found.x[1])
 
 
-def _ends(before: Floats, sample: Sample, score: Floats) -> tuple[Estimate, Estimate, tuple[float, float]]:
-    """Labels less what the scores before meant, on the fifth of the rows with the lowest and with the highest scores; and what they meant there."""
-    low, high = np.quantile(before, [0.2, 0.8])
-    ends = (sample.score <= low, sample.score >= high)
-    found = [stats.block_mean((sample.label - score)[rows], sample.blocks[rows], least=5) for rows in ends]
-    meant = [float(score[rows].mean()) if rows.any() else 0.5 for rows in ends]
+def _ends(both: Compared, score: Floats) -> tuple[Estimate, Estimate, tuple[float, float]]:
+    """Labels less what the scores before meant, on the fifth of the rows with the lowest and with the highest scores, beyond what it was before; and what
+    they meant there.
+    """
+    before, recent = both.before, both.recent
+    low, high = np.quantile(before.score, [0.2, 0.8])
+    past = before.label - _odds(before.label, before.score, before.score)
+    found, meant = [], []
+    for there, here in ((before.score <= low, recent.score <= low), (before.score >= high, recent.score >= high)):
+        weights = there.astype(float), here.astype(float)
+        found.append(both.difference(past, recent.label - score, weights, confidence=0.95))
+        meant.append(float(score[here].mean()) if here.any() else 0.5)
     return found[0], found[1], (meant[0], meant[1])
 
 
@@ -196,15 +215,15 @@ def label_noise(case: Case) -> Tested:
     if seen is None:
         made = check("labels flipped at random", None, detail="too few closed rows on either side, or no binary label")
         return Tested("label noise", "data", act, (made,), blocks=True)
-    fell = seen.auc.below(seen.auc_before.value or 0.0) if seen.auc.known and seen.auc_before.known else None
+    fell = seen.fell.below(0.0) if seen.fell.known else None
     said = f"flips of {seen.e0:.1%} of the negatives and {seen.e1:.1%} of the positives fit best, and worse than moved odds by {seen.flips_less_odds}"
     made_ = (
         check(
             "the scores tell less",
             fell,
-            size=seen.auc,
-            bound=seen.auc_before.value,
-            detail=f"AUC {seen.auc} since, {seen.auc_before} before",
+            size=seen.fell,
+            bound=0.0,
+            detail=f"the AUC moved by {seen.fell}: {seen.auc} since, {seen.auc_before} before",
         ),
         check(
             "the inputs stayed",
@@ -231,7 +250,8 @@ def label_noise(case: Case) -> Tested:
             detail=said,
         ),
     )
-    found = all(one.verdict is Verdict.FAIL for one in made_)
+    needed = {made_[0].name, made_[-1].name}  # what too few days leave open speaks neither for it nor against it
+    found = all(one.verdict is Verdict.FAIL or (one.name not in needed and one.verdict is not Verdict.PASS) for one in made_)
     kept = made_ if found else tuple(one for one in made_ if one.verdict is not Verdict.FAIL)
     return Tested("label noise", "data", act, kept, 0.88 if found else 0.0, blocks=True)
 

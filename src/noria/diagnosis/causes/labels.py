@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
 
-from noria.core import Check, Estimate, Verdict
+from noria.core import Check, Estimate, Verdict, duration
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes.labelnoise import changed
+from noria.diagnosis.causes.source import cut
 from noria.diagnosis.causes.units import fitted, moved_columns, samples, unit_changed
 from noria.diagnosis.tested import Tested, check
 from noria.records import CohortClosed, Declared
 
 COVERAGE = 0.05
-DELAY = 1.5
+DELAY, LATER = 1.5, 0.15
 SOONER = 0.3
 LEAST = 14
 JUMP = 0.03
@@ -25,6 +27,7 @@ def label_delay_changed(case: Case) -> Tested:
     """Labels come later after the question than they did; that they come sooner is told, explains little and holds no training back."""
     act = "ask the owner of the label's source why; if the delay is there to stay, declare a longer `within` or `lateness`"
     recent, earlier = _cohorts(case)
+    waited = LATER * (duration(case.system.label.within) / timedelta(hours=1))
     made, later = [], []
     for name in ("p50", "p90"):
         now, past = ([c.delay[name] for c in some if name in c.delay] for some in (recent, earlier))
@@ -32,7 +35,7 @@ def label_delay_changed(case: Case) -> Tested:
             made.append(check("label delay", None, subject=name))
             continue
         middle, usual = float(np.median(now)), float(np.median(past))
-        most = max(DELAY * usual, float(np.quantile(past, 0.98)))
+        most = max(min(DELAY * usual, usual + waited), float(np.quantile(past, 0.98)))
         least = min(usual / DELAY, float(np.quantile(past, 0.02)))
         found = middle > most or middle < least
         share = "half" if name == "p50" else "nine of ten"
@@ -50,6 +53,10 @@ def labels_missing(case: Case) -> Tested:
     """Fewer predictions get a label, or more of them get it by silence, while those that come are as quick as ever."""
     act = "ask the owner of the label's source what is missing; what comes late makes new revisions of its cohorts by itself"
     recent, earlier = _cohorts(case)
+    source = streams.streams(case).get(case.system.label.source.name)
+    few = [cut(case, source)] if source is not None and streams.only_labels(case, source.name) else []
+    if any(one.verdict is Verdict.FAIL for one in few):
+        return Tested("labels missing", "data", act, tuple(few), 0.93, blocks=True)
     if len(earlier) < LEAST or not recent:
         return Tested("labels missing", "data", act, (check("label coverage", None), check("silence", None)), blocks=True)
     shares = [[c.labelled / c.n for c in some] for some in (recent, earlier)]

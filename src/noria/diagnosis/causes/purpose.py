@@ -6,7 +6,6 @@ import re
 from datetime import datetime
 
 import numpy as np
-import polars as pl
 
 from noria import measure, stats
 from noria.business.net import counted
@@ -14,6 +13,7 @@ from noria.core import Check, Estimate, NoriaError, Verdict, Window
 from noria.development.curve import Curve, learning_curve
 from noria.diagnosis.case import SPAN, Case, Sample
 from noria.diagnosis.causes.concept import concept
+from noria.diagnosis.causes.payoffs import LEFT, jumped, payoffs
 from noria.diagnosis.compared import Compared, folds
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check, rounded
@@ -22,6 +22,7 @@ from noria.records import Charter, CohortClosed, Linked, Monitored, Valued
 
 LAST = "last"  # the first word of every such baseline's name: "last", "last_origin", "last label"
 LEAST = 10
+FELL = 0.25
 
 
 def misaligned(case: Case) -> Tested:
@@ -32,7 +33,20 @@ def misaligned(case: Case) -> Tested:
     strength = 0.0 if not found else 0.9 if len(found) > 1 else 0.8
     if found and threshold_stale(case).strength > 0.5:
         strength *= 0.5  # the metric would serve, were the threshold where it should be
-    return Tested("metric misaligned", "scoping", act, tuple(made), strength)
+    paid = _order_is_worthless(case)
+    if any(one.verdict is Verdict.FAIL for one in paid):
+        strength = 0.92
+    return Tested("metric misaligned", "scoping", act, (*made, *paid), strength)
+
+
+def _order_is_worthless(case: Case) -> list[Check]:
+    """Telling true rows from false ones brings less than a quarter of what it did, or what it brings turned its sign."""
+    name, made = "telling rows apart brings money", payoffs(case)
+    if made is None:
+        return jumped(case, turned=True)
+    size = Estimate(made.worth_of_order[1], n=made.brings_moved.n)
+    bound = LEFT * made.worth_of_order[0]
+    return [check(name, made.order_is_worthless, size=size, bound=bound, detail=made.says), *jumped(case, turned=True)]
 
 
 def _link(case: Case) -> list[Check]:
@@ -129,6 +143,9 @@ def no_signal(case: Case) -> Tested:
             said = f"within reach is {reach}; to make money takes {even if even is not None else 'more than there is'}"
             made.append(check("break-even is within reach", short, size=reach, bound=even, detail=said))
             strength = 0.9 if short else 0.6
+        if not trivial and _was_ahead(case, "base rate"):  # there was something to learn, and what was learned holds no more
+            strength = FELL
+            made.append(check("never ahead of the base rate", False, detail="before the fault the release was ahead of it"))
     return Tested("no signal", "scoping", act, tuple(made), strength)
 
 
@@ -200,7 +217,28 @@ def better_baseline(case: Case) -> Tested:
         made.append(_behind(case))
     found = [one for one in made if one.verdict is Verdict.FAIL]
     clear = any(one.estimate is not None and one.estimate.below(0.0) for one in found)
-    return Tested("better baseline", "scoping", act, tuple(made), 0.0 if not found else 0.93 if clear else 0.6)
+    strength = 0.0 if not found else 0.93 if clear else 0.6
+    if found and not case.checks and _was_ahead(case, "last label"):  # the release fell, the baseline did not rise
+        strength = FELL
+        made.append(check("never ahead of the last label", False, detail="before the fault the release was ahead of it"))
+    return Tested("better baseline", "scoping", act, tuple(made), strength)
+
+
+def _was_ahead(case: Case, baseline: str) -> bool:
+    """Whether before the fault the release was ahead of a baseline, which does no better since than it did then."""
+    rows = [w for w in case.outcomes if w.window.start < case.window.start and w.release is not None]
+    since = [w for w in case.outcomes if w.window.start >= case.window.start and w.release is not None]
+    metric = case.system.objective.metric
+    sign = stats.better(metric)
+    ahead = sign * _series(rows, (metric, "champion"), (metric, baseline))
+    if len(ahead) < 5:
+        return False
+    own = [
+        stats.block_mean(sign * _of(some, (metric, baseline)), np.arange(len(_of(some, (metric, baseline)))), least=2)
+        for some in (rows, since)
+    ]
+    risen = own[0].high is not None and own[1].low is not None and own[1].low > own[0].high
+    return bool(stats.block_mean(ahead, np.arange(len(ahead)), least=5, confidence=0.8).above(0.0)) and not risen
 
 
 def _behind(case: Case) -> Check:
@@ -213,6 +251,17 @@ def _behind(case: Case) -> Check:
     return check(
         "beats the last label", made.below(0.0), size=made, bound=0.0, detail=f"{metric} is ahead of the last label by {made}"
     )
+
+
+def _of(rows: list[Monitored], one: tuple[str, str]) -> stats.longrun.Floats:
+    """A signal over the windows that have it."""
+    found = [
+        signal.value
+        for row in rows
+        for signal in row.signals
+        if (signal.name, signal.subject) == one and signal.value is not None
+    ]
+    return np.array(found, dtype=float)
 
 
 def _series(rows: list[Monitored], one: tuple[str, str], other: tuple[str, str]) -> stats.longrun.Floats:
@@ -242,9 +291,12 @@ def _threshold_stale(case: Case) -> Tested:
     act = "choose the decision's threshold again on the newest closed rows (a new training does), or declare the value's change"
     title, name = "threshold stale", "another threshold pays more"
     recent, both = case.recent, case.compared
+    paid = _payoffs_moved(case)
     choice = (
         measure.parse_policy(case.system.decide.policy).kind in ("threshold", "expected") and len(case.system.decide.acts) == 2
     )
+    if choice and paid:
+        return Tested(title, "development", act, tuple(paid), 0.9)
     if not choice or recent is None or not recent.binary:
         said = "the decision has no threshold" if not choice else ""
         return Tested(title, "development", act, (check(name, False if not choice else None, detail=said),))
@@ -270,6 +322,20 @@ def _threshold_stale(case: Case) -> Tested:
         check("the scores hold", True, detail=f"calibration and ranking hold: {says}"),
     )
     return Tested(title, "development", act, rows, 0.85)
+
+
+def _payoffs_moved(case: Case) -> list[Check]:
+    """What decisions bring or cost is of another size than when the threshold was chosen; empty when it is not, or cannot be told."""
+    name, made = "acting pays from the same chance on", payoffs(case)
+    found = jumped(case, turned=False)
+    if made is None:
+        return found
+    if made.order_is_worthless:
+        return []
+    if not made.threshold_moved:
+        return found if not made.moved else []
+    size = Estimate(made.pays_from[1], n=made.brings_moved.n)
+    return [check(name, True, size=size, bound=made.pays_from[0], detail=made.says), *found]
 
 
 def _better_threshold(case: Case, recent: Sample, both: Compared | None) -> tuple[Estimate, float, stats.longrun.Floats] | None:
@@ -313,9 +379,7 @@ def _worths(case: Case, sample: Sample) -> tuple[stats.longrun.Floats, stats.lon
     acts = np.where(chance >= 0.5, acts, np.nan)
     if not np.isfinite(acts).any():
         return None
-    besides = [name for name in sample.more.columns if name not in sample.frame.columns]
-    frame = pl.concat([sample.frame, sample.more.select(besides)], how="horizontal")
-    engine, system = case.home.engine, case.system
+    frame, engine, system = sample.table, case.home.engine, case.system
     try:
         made = [
             measure.value(engine, system, frame, act, sample.label, sample.score)

@@ -27,6 +27,7 @@ FROZEN = 0.1
 MOVES = 0.2
 RESTS = 0.02
 MOST_ROWS = 100_000
+MOST_KEYS, SOME_KEYS = 200, 0.15
 SAME = "logged as computed"
 OLD = "logged as of its own time"
 CHANGE = "values change"
@@ -199,28 +200,61 @@ def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: l
         f"({quoted(c)} is distinct from lag({quoted(c)}) {over})::int as c{k}, {quoted(c)} is not null as v{k}"
         for k, c in enumerate(columns)
     )
-    means = ", ".join(f"avg(c{k}) filter (v{k}) as c{k}" for k in range(len(columns)))
+    sums = ", ".join(
+        f"coalesce(sum(c{k}) filter (v{k}), 0)::double as c{k}, count(*) filter (v{k}) as v{k}" for k in range(len(columns))
+    )
     query = (
-        f"with moved as (select (epoch_us(_known) - 1) // 86400000000 as d, row_number() {over} as place, {lags} from t "
-        f"where {streams.between('_known', start, stream.end)}) select d, count(*) as n, {means} from moved where place > 1 group by d order by d"
+        f"with moved as (select (epoch_us(_known) - 1) // 86400000000 as d, {key}, row_number() {over} as place, {lags} from t "
+        f"where {streams.between('_known', start, stream.end)}) "
+        f"select d, hash({key}) as k, count(*) as n, {sums} from moved where place > 1 group by d, {key} order by d, k"
     )
     found = case.home.engine.sql(query, t=case.home.lake.scan(source_table(stream.name), _known=(start, stream.end)))
-    found = found.filter(pl.col("n") >= 3)
-    dates = [from_micros((day + 1) * 86_400_000_000) for day in found["d"].to_list()]
     made = []
     for k, column in enumerate(columns):
-        at = streams.broken(dates, found[f"c{k}"].cast(pl.Float64).to_numpy(), floor_=0.02)
-        subject = f"{stream.name}.{column}"
-        if at is None:
-            made.append(check(CHANGE, None, subject=subject, detail="too few days to compare"))
-            continue
-        shares = found[f"c{k}"].cast(pl.Float64).fill_null(float("nan")).to_list()
-        fell = at.before >= MOVES and at.after <= FROZEN * at.before and not _rested(dates, shares, at)
-        said = f"{at.after:.1%} of the rows of {subject} differ from the one before under the same {', '.join(by)} since {at.at:%Y-%m-%d}, {at.before:.1%} before"
-        made.append(
-            check(CHANGE, fell, subject=subject, size=Estimate(at.after, n=at.days), bound=FROZEN * at.before, detail=said)
-        )
+        counts = found.select("d", "k", changed=pl.col(f"c{k}"), n=pl.col(f"v{k}").cast(pl.Float64)).filter(pl.col("n") > 0)
+        one = _all_together(stream, by, column, counts)
+        made.append(one if one.verdict is Verdict.FAIL else _some_stand(stream, by, column, counts) or one)
     return made
+
+
+def _all_together(stream: streams.Stream, by: tuple[str, ...], column: str, counts: pl.DataFrame) -> Check:
+    """The daily share of rows that say otherwise than the one before under the same key."""
+    subject = f"{stream.name}.{column}"
+    days = counts.group_by("d").agg(pl.col("changed", "n").sum()).filter(pl.col("n") >= 3).sort("d")
+    dates = _dates(days["d"])
+    shares = (days["changed"] / days["n"]).to_list()
+    at = streams.broken(dates, np.array(shares, float), floor_=0.02)
+    if at is None:
+        return check(CHANGE, None, subject=subject, detail="too few days to compare")
+    fell = at.before >= MOVES and at.after <= FROZEN * at.before and not _rested(dates, shares, at)
+    said = f"{at.after:.1%} of the rows of {subject} differ from the one before under the same {', '.join(by)} since {at.at:%Y-%m-%d}, {at.before:.1%} before"
+    return check(CHANGE, fell, subject=subject, size=Estimate(at.after, n=at.days), bound=FROZEN * at.before, detail=said)
+
+
+def _some_stand(stream: streams.Stream, by: tuple[str, ...], column: str, counts: pl.DataFrame) -> Check | None:
+    """Keys that stand still while the others move: the share of a day's rows under keys that change a tenth as often as they do, or less."""
+    kept = counts.filter(pl.col("n") >= 5)
+    if kept["k"].n_unique() > MOST_KEYS or kept.is_empty():
+        return None
+    usual = pl.col("share").median().over("k")
+    kept = kept.with_columns(share=pl.col("changed") / pl.col("n")).with_columns(usual=usual)
+    kept = kept.filter(pl.col("usual") >= MOVES)
+    still = pl.when(pl.col("share") <= FROZEN * pl.col("usual")).then("n").otherwise(0.0)
+    days = kept.with_columns(still=still).group_by("d").agg(pl.col("still", "n").sum()).sort("d")
+    shares = (days["still"] / days["n"]).to_numpy()
+    at = streams.broken(_dates(days["d"]), shares, floor_=0.02)
+    if at is None:
+        return None
+    past = [share for date, share in zip(_dates(days["d"]), shares.tolist(), strict=True) if date <= at.at]
+    if at.after < SOME_KEYS or at.after < 2 * max(past):
+        return None
+    subject = f"{stream.name}.{column}"
+    said = f"{at.after:.0%} of the rows of {subject} are under a {', '.join(by)} that stands still since {at.at:%Y-%m-%d}, {at.before:.0%} before"
+    return check(CHANGE, True, subject=subject, size=Estimate(at.after, n=at.days), bound=2 * max(past), detail=said)
+
+
+def _dates(days: pl.Series) -> list[datetime]:
+    return [from_micros((day + 1) * 86_400_000_000) for day in days.to_list()]
 
 
 def _constant(case: Case) -> list[Check]:

@@ -37,11 +37,12 @@ def software_fault(case: Case) -> Tested:
     if not any(one.verdict is Verdict.FAIL for one in made):  # dear: only where nothing else tells
         made.append(parity(case))
     found = any(one.verdict is Verdict.FAIL for one in made)
+    seen = any(one.verdict is Verdict.FAIL and one.name in ("score parity", "refused") for one in made)
     act = "go back to the last release that worked (noria rollback), then compare features and scores of a prediction with noria trace"
     kept = [
         one for one in made if one.verdict is not Verdict.NOT_ENOUGH_DATA or one.name not in ("score parity", "the model fails")
     ]
-    return Tested("software fault", "deployment", act, tuple(kept), 0.9 if found else 0.0, blocks=True)
+    return Tested("software fault", "deployment", act, tuple(kept), 0.97 if seen else 0.9 if found else 0.0, blocks=True)
 
 
 def _refused(case: Case) -> Check:
@@ -69,7 +70,7 @@ def _alerts(case: Case) -> list[Check]:
     return [
         check(alert.name, True, subject=alert.subject, size=alert.size, bound=alert.bound, detail=alert.message)
         for alert in case.harmed
-        if alert.name in ("errors", "stuck score")
+        if alert.name in ("errors", "stuck score", "score parity")
     ]
 
 

@@ -47,7 +47,10 @@ def source_late(case: Case) -> Tested:
 
 def source_truncated(case: Case) -> Tested:
     """A source brings only a part of its rows: hours, keys or values of it are gone."""
-    made = _kept("all of it came", [_cut(case, stream) for stream in _sources(case)], "no source lost a part of its rows")
+    sources = [
+        stream for stream in _sources(case) if not streams.only_labels(case, stream.name)
+    ]  # fewer labels are labels missing
+    made = _kept("all of it came", [cut(case, stream) for stream in sources], "no source lost a part of its rows")
     act = f"ask the owner of {_named(made)} to deliver again what was cut off, then turn again: what is missing can still come"
     return _limited(case, "source truncated", act, made, 0.92)
 
@@ -83,16 +86,23 @@ def _sources(case: Case) -> list[Stream]:
 # ------------------------------------------------------------------------------------------------------------- missing
 
 
-def silent_days(counts: Floats) -> tuple[int, int]:
-    """How many days at the end brought nothing, and the longest such run before."""
-    runs, run = [], 0
-    for count in counts:
-        if count:
-            runs.append(run)
-            run = 0
-        else:
+def silent_days(counts: Floats, start: int = 0) -> tuple[int, int, int]:
+    """How many days at the end brought nothing; the longest such run that was over before the day ``start``; and the longest that ended since.
+
+    >>> silent_days(np.array([1.0, 0, 1, 1, 0, 0, 1, 0]), 4)
+    (1, 1, 2)
+    """
+    before = since = run = 0
+    for day, count in enumerate(counts):
+        if not count:
             run += 1
-    return run, max(runs, default=0)
+            continue
+        if day - 1 >= start:
+            since = max(since, run)
+        else:
+            before = max(before, run)
+        run = 0
+    return run, before, since
 
 
 def _silence(case: Case, stream: Stream) -> Check:
@@ -101,18 +111,22 @@ def _silence(case: Case, stream: Stream) -> Check:
     active = counts[counts > 0]
     if len(active) < streams.LEAST_DAYS:
         return check(name, None, subject=stream.name, detail=f"only {len(active)} days of rows")
-    stopped = next((e.record for e in standing(case) if e.record.source == stream.name), None)
+    stops = standing(case)
+    stopped = next((e.record for e in stops if e.record.source == stream.name), None)
     if stopped is not None:
         return check(name, False, subject=stream.name, detail=f"it came, and cannot be used: {stopped.reason}")
-    run, longest = silent_days(counts)
+    if stops and not case.home.ledger.read(Ingested, after=stops[0].seq, until=case.until):
+        said = f"{stops[0].record.source} stopped the turn: nothing of {stream.name} was looked for since"
+        return check(name, None, subject=stream.name, detail=said)
+    run, longest, gap = silent_days(counts, sum(date <= case.window.start for date in stream.dates))
     usual = float(np.median(counts[: len(counts) - run][-streams.REFERENCE :]))
     newest = max(day.newest for day in stream.days)
     age = (case.now - newest) / HOUR
+    over = gap > run
+    run = max(run, gap)
     found = run > longest and (run > 1 or usual >= EXPECTED)
-    said = (
-        f"{stream.name} brought nothing for {run} days ({usual:.0f} rows a day before; its longest pause was {longest} days): "
-        f"its newest row is {age:.0f} hours old"
-    )
+    said = f"{stream.name} brought nothing for {run} days ({usual:.0f} rows a day before; its longest pause was {longest} days): "
+    said += "it is back" if over else f"its newest row is {age:.0f} hours old"
     return check(name, found, subject=stream.name, size=Estimate(float(run), n=len(active)), bound=float(longest), detail=said)
 
 
@@ -163,7 +177,8 @@ def _whole_hours(seen: Hours, at: datetime) -> bool:
 # ----------------------------------------------------------------------------------------------------------- truncated
 
 
-def _cut(case: Case, stream: Stream) -> Check:
+def cut(case: Case, stream: Stream) -> Check:
+    """Whether a source brings a part of its rows only, while the rest comes as ever."""
     name = "all of it came"
     counts, dates = stream.counts(), stream.dates
     if len(counts) <= streams.LEAST_DAYS or (counts > 0).sum() < streams.LEAST_DAYS:

@@ -243,7 +243,13 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
     slope, offset, fit = fitted(before, after)
     known = nearest(before, after, scale)
     title, a, b, left = known
-    undone = left <= min(max(1.5 * usual, NEAR), LEFT) and left < CLEARLY * whole and abs(slope / a - 1) < 0.15
+    priced = streams.only_priced(case, moved.stream.name, moved.column)  # prices double, and no unit is behind it
+    undone = (
+        not (priced and title == "halves")
+        and left <= min(max(1.5 * usual, NEAR), LEFT)
+        and left < CLEARLY * whole
+        and abs(slope / a - 1) < 0.15
+    )
     size = _interval(before, after, since)
     since_when = f"since {moved.at.at:%Y-%m-%d}"
     if undone:
@@ -253,7 +259,8 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
         )
         return check(name, True, subject=subject, size=size, bound=a, detail=said)
     clean = (
-        fit > CLEAN
+        not priced
+        and fit > CLEAN
         and (slope > 1.9 or 0 < slope < 0.53)
         and abs(offset) < 0.15 * float(np.std(after)) + 1e-12
         and whole > 6 * usual
