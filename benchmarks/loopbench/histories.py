@@ -171,6 +171,7 @@ def _shop_tables(world: World) -> Tables:
 PARTS = nr.Parts(least="42d", validate="14d", test="21d", fresh="7d")
 STILL = nr.Retrain(every=None, on=(), recalibrate=False)
 GATE = nr.Gate(approval=True)
+BUDGET = nr.Alerts(false_alarms=1, per="100d")
 
 
 def declared(history: str, folder: Path, **changed: Any) -> nr.System:
@@ -212,7 +213,7 @@ def _late_flights(folder: Path, changed: dict[str, Any]) -> nr.System:
         "candidates": [nr.Prior(), nr.Last(by="origin"), nr.Linear(trials=1), nr.Boosting(trials=1, seeds=1)],
         "rollout": nr.Rollout(unit="flight_id"),
     }
-    return nr.System(**(given | {"parts": PARTS, "gate": GATE, "retrain": STILL, "folder": folder} | changed))
+    return nr.System(**(given | {"parts": PARTS, "gate": GATE, "retrain": STILL, "alerts": BUDGET, "folder": folder} | changed))
 
 
 def _prices(folder: Path, changed: dict[str, Any]) -> nr.System:
@@ -235,7 +236,7 @@ def _prices(folder: Path, changed: dict[str, Any]) -> nr.System:
         "candidates": [nr.Prior(), nr.Last(), nr.Linear(trials=1), nr.Boosting(trials=1, seeds=1)],
         "rollout": nr.Rollout(unit="half_hour"),
     }
-    return nr.System(**(given | {"parts": PARTS, "gate": GATE, "retrain": STILL, "folder": folder} | changed))
+    return nr.System(**(given | {"parts": PARTS, "gate": GATE, "retrain": STILL, "alerts": BUDGET, "folder": folder} | changed))
 
 
 def _clicks(folder: Path, changed: dict[str, Any]) -> nr.System:

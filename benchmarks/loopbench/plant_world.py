@@ -46,7 +46,7 @@ def _alike(stage: Stage, rows: pl.DataFrame, again: Ints, names: Iterator[int]) 
     }  # type: ignore[arg-type]
     new: dict[str, pl.Expr | pl.Series] = dict(price)
     if stage.flights:  # a flight of another year, written as any other
-        minutes = pl.Series(stage.random.integers(-9, 10, n))
+        minutes = pl.Series(stage.random.choice((-1, 1), n) * (2 * again + stage.random.integers(0, 2, n)))
         new |= {"minute_of_day": pl.col("minute_of_day") + minutes, "asked": pl.col("asked") + pl.duration(minutes=minutes)}
         new["id"] = pl.format("{}{}", pl.Series(again) + 2013, pl.col("id").str.slice(4))
     else:

@@ -113,26 +113,26 @@ def _range(past: Past, days: list[ColumnDay]) -> Check:
     return made("range", past.name, outside, high if outside == last else low, failed=half or tenth, n=past.known, detail=said)
 
 
-def mirrored(values: Sequence[float]) -> list[float]:
-    """The values above the median and their mirror images: what is ordinary on one side is not made wider by storms on the other.
+def on_one_side(values: Sequence[float], error: float, further: float) -> float:
+    """``beyond`` of the values above the median and their mirror images: what is ordinary on one side is not made wider by storms on the other.
 
-    >>> mirrored([-9.0, 1.0, 2.0, 3.0, 4.0])
-    [2.0, 3.0, 4.0, 1.0, 0.0]
+    >>> round(on_one_side([-90.0, -60.0, *[1.0, 2.0, 3.0] * 6], 0.001, 2.0), 1) < 20
+    True
     """
     centre = median(values)
-    above = [value for value in values if value > centre]
-    return [centre, *above, *(2 * centre - value for value in above)]
+    above = [value - centre for value in values if value > centre]
+    return centre + beyond([0.0, *above, *(-value for value in above)], error, further)
 
 
 def _level(past: Past, older: list[ColumnDay], before: ColumnDay) -> Iterator[Check]:
     """The median on two days beyond what it ever does, with the rest of the values on the same side. Not for columns that are mostly one value."""
     medians = [cell.quantiles[2] for cell in older]
-    if _mostly_one(medians):
+    if 3 * sum(cell.quantiles[1] == cell.quantiles[3] for cell in older) > len(older):
         return
     now, was = past.now.quantiles, before.quantiles
     centre = median(medians)
     side = 1.0 if now[2] >= centre else -1.0
-    limit = beyond(mirrored([side * value for value in medians]), past.lasting(), FURTHER)
+    limit = on_one_side([side * value for value in medians], past.lasting(), FURTHER)
     usual = [median(cell.quantiles[k] for cell in older) for k in range(5)]
     together = all(side * (a - b) > 0 for a, b in zip(now, usual, strict=True))
     failed = together and min(side * now[2], side * was[2]) > limit

@@ -217,27 +217,37 @@ class Compared:
         outputs = tuple(logit(s.score) if self.binary else s.score for s in (self.before, self.recent))
         return self.crossed(self.before.label, outputs if helps else None)  # type: ignore[arg-type]  # two of them
 
-    def lines(self, offset: float = 0.0) -> tuple[list[str], Floats, Floats]:
+    @cached_property
+    def reading(self) -> tuple[float, float]:
+        """Intercept and slope that read the labels since off what the rows before expect, in log-odds: (0, 1) when nothing changed."""
+        beta = stats.logistic_fit(np.column_stack([np.ones(self.recent.n), logit(self.old[1])]), self.recent.label)
+        return (float(beta[0]), float(beta[1])) if np.isfinite(beta).all() else (0.0, 1.0)
+
+    def lines(self, offset: float = 0.0, *, again: bool = False) -> tuple[list[str], Floats, Floats]:
         """What of the label the old rows do not teach, a row: as such, along the expectation, and along each column; (names, before, since).
 
         All but the first are within the day: what moves a whole day up or down (a storm) has no part in them. ``offset`` moves the
-        expectation since by so much in log-odds (a new base rate).
+        expectation since by so much in log-odds (a new base rate); ``again`` reads it anew, by one line in the logit that the labels since
+        are fitted by: what is then left is more than noise or another definition.
         """
         past, new = self.old
         if offset:
             new = sigmoid(logit(new) + offset)
+        if again and self.binary:
+            base, slope = self.reading
+            new = sigmoid(base + slope * logit(new))
         middle, scale = float(past.mean()), float(past.std()) or 1.0
         names, a, b = self.contrasts
         made = []
         for sample, expected, z, weights in zip((self.before, self.recent), (past, new), (a, b), self.common, strict=True):
             rest = sample.label - expected
-            inside = rest - _by_block(sample.blocks, rest, weights)
+            inside = rest - by_block(sample.blocks, rest, weights)
             made.append(np.column_stack([rest, inside * (expected - middle) / scale, inside[:, None] * z]))
         return ["level", "slope", *names], made[0], made[1]
 
-    def residuals(self, offset: float = 0.0) -> Largest:
-        """Of ``lines`` the one that moved most, at the inputs that both have."""
-        names, before, recent = self.lines(offset)
+    def residuals(self, offset: float = 0.0, *, again: bool = False) -> Largest:
+        """Of ``lines`` the one that moved most, at the inputs that both have; ``again``: after a new reading of what is expected."""
+        names, before, recent = self.lines(offset, again=again)
         return self.largest(names, before, recent, self.common)
 
     def daily(self, name: str) -> tuple[Floats, int]:
@@ -273,7 +283,7 @@ class Compared:
         return old_gain.mean(axis=0), new_gain
 
 
-def _by_block(blocks: NDArray[np.int64], values: Floats, weights: Floats) -> Floats:
+def by_block(blocks: NDArray[np.int64], values: Floats, weights: Floats) -> Floats:
     """Each row's block's weighted mean."""
     places = np.unique(blocks, return_inverse=True)[1]
     return np.asarray(_means(blocks, values, weights)[places])
@@ -290,16 +300,19 @@ def _still(values: Floats, blocks: NDArray[np.int64]) -> bool:
     return len(moving) < max(5, 0.2 * len(np.unique(blocks)))
 
 
-def placements(sample: Sample) -> Floats:
-    """For each row with a true label the share of rows with a false one that score lower (half of those alike), NaN for the others: the mean is the AUC.
+def placements(sample: Sample, only: NDArray[np.bool_] | None = None) -> Floats:
+    """For each row (of ``only``) with a true label the share of its day's rows with a false one that score lower (half of those alike); NaN for the others.
 
-    Its rows can be taken by day, so that how well a release ranks can be compared between times of a few days (DeLong et al. 1988).
+    The mean is an AUC within the day (placements: DeLong et al. 1988, Biometrics 44), which a storm that lifts all of a day's scores leaves alone.
     """
-    true, false = sample.score[sample.label == 1], np.sort(sample.score[sample.label == 0])
     made = np.full(sample.n, np.nan)
-    if len(false):
-        lower, most = np.searchsorted(false, true, side="left"), np.searchsorted(false, true, side="right")
-        made[sample.label == 1] = (lower + most) / (2 * len(false))
+    for block in np.unique(sample.blocks):
+        here = (sample.blocks == block) & (only if only is not None else True)
+        false = np.sort(sample.score[here & (sample.label == 0)])
+        true = here & (sample.label == 1)
+        if len(false) and true.any():
+            lower, most = (np.searchsorted(false, sample.score[true], side=side) for side in ("left", "right"))
+            made[true] = (lower + most) / (2 * len(false))
     return made
 
 

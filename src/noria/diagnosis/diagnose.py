@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from noria.core import Verdict, Window, digest, duration
+from noria.core import Check, Verdict, Window, digest, duration
 from noria.diagnosis import ranking, streams
 from noria.diagnosis.account import account
 from noria.diagnosis.case import Case
@@ -49,7 +49,7 @@ def diagnosed(case: Case, earlier: Diagnosed | None = None) -> Diagnosed:
     """The record of one case; ``earlier`` is the diagnosis of the same fault before it."""
     tested = [streams.tested(case, cause) for cause in CAUSES]
     if earlier is not None and earlier.causes:
-        tested = [_as_seen(one, earlier.causes[0]) for one in tested]
+        tested = [_as_seen(one, earlier.causes[0], tested) for one in tested]
     causes = ranked(tested)
     first = causes[0] if causes and causes[0].verdict is Verdict.FAIL else None
     blocks = first is not None and next(one.blocks for one in tested if one.name == first.name)
@@ -63,10 +63,16 @@ def diagnosed(case: Case, earlier: Diagnosed | None = None) -> Diagnosed:
     )
 
 
-def _as_seen(one: Tested, before: Cause) -> Tested:
-    """A fault of data or software that was seen at work stays seen when it is over: what came of it is still to be explained. It holds back no training."""
+def _as_seen(one: Tested, before: Cause, now: Sequence[Tested]) -> Tested:
+    """A fault of data or software that was seen at work stays seen when it is over: what came of it is still to be explained. It holds back no training.
+
+    Unless another one is found at work now where it was: then that is what the first look could not know yet.
+    """
     over = one.verdict is not Verdict.FAIL and before.name == one.name and before.verdict is Verdict.FAIL
     if not over or before.weight < SURE or ranking.level(one) > 1 or one.name in ranking.INFERRED:
+        return one
+    where = _sources(before.evidence)
+    if any(where & _sources(other.evidence) for other in now if other.verdict is Verdict.FAIL and ranking.level(other) <= 1):
         return one
     seen = tuple(
         msgspec.structs.replace(check, detail=check.detail if check.detail.startswith(OVER) else f"{OVER}{check.detail}")
@@ -74,6 +80,11 @@ def _as_seen(one: Tested, before: Cause) -> Tested:
         if check.verdict is Verdict.FAIL
     )
     return replace(one, evidence=(*seen, *one.evidence), strength=PASSED, blocks=False)
+
+
+def _sources(evidence: Sequence[Check]) -> set[str]:
+    """The sources that failed checks are about."""
+    return {check.subject.partition(".")[0] for check in evidence if check.verdict is Verdict.FAIL and check.subject}
 
 
 def of_period(home: Home, system: System, window: Window) -> Diagnosed:

@@ -56,6 +56,8 @@ BESIDE: dict[tuple[str, str], float] = {
     ("better baseline", "miscalibration"): 0.0,
     ("miscalibration", "better baseline"): -1.5,
     ("covariate shift", "better baseline"): -1.5,
+    ("covariate shift", "bad data"): -1.0,
+    ("traffic mix", "bad data"): -1.0,
     ("label noise", "slice failure"): -2.0,
     ("label noise", "acting changed the outcome"): -3.0,
     ("label noise", "feedback loop"): -3.0,

@@ -24,7 +24,7 @@ from noria.tables import PREDICTIONS, source_table
 
 NAME = "the day's pattern is turned by whole hours"
 HOUR = timedelta(hours=1)
-FEW, SHARP = 10, 0.1
+FEW, SHARP, LATER = 10, 0.1, 0.3
 MOST_ROWS = 200_000
 
 
@@ -33,13 +33,15 @@ def time_zone_shifted(case: Case) -> Tested:
     made: dict[str, tuple[Check, Shift | None]] = {}
     for stream in streams.streams(case).values():
         made[stream.name] = _turned(case, stream)
-    found = {name: shift.hours for name, (_, shift) in made.items() if shift is not None and shift.found}
-    direct = [
+    seen = [
         one
         for stream in streams.streams(case).values()
         for one in (_gone_back(case, stream), _against_asked(case, stream))
-        if one
+        if one is not None
     ]
+    direct = [one for one in seen if one.verdict is Verdict.FAIL]
+    made |= {one.subject: (one, None) for one in seen if one.verdict is Verdict.PASS}
+    found = {name: shift.hours for name, (_, shift) in made.items() if shift is not None and shift.found}
     if direct:
         names = ", ".join(sorted({one.subject for one in direct}))
         act = f"ask the owner of {names} for the zone of its times; they have to carry it, and the rows since have to come again"
@@ -115,9 +117,12 @@ def _against_asked(case: Case, stream: Stream) -> Check | None:
     at = streams.broken(dates, found["gap"].cast(pl.Float64).to_numpy(), floor_=0.02)
     if at is None:
         return None
-    by = round(at.after - at.before)
-    if not by or abs(at.after - at.before - by) > max(SHARP, at.usual) or at.usual > 0.25:
-        return None
+    moved = at.after - at.before
+    by = round(moved)
+    if by >= 0 or abs(moved - by) > max(SHARP, at.usual) or at.usual > 0.25:
+        said = f"half of the rows of {stream.name} are {at.after:+.3g} hours from what they tell of, {at.before:+.3g} hours before {at.at:%Y-%m-%d}"
+        later = moved > max(LATER, 3 * at.usual)  # what is told later is a delay, whatever hours it makes up
+        return check(NAME, False, subject=stream.name, size=Estimate(moved, n=at.days), detail=said) if later else None
     said = f"half of the rows of {stream.name} are {at.after:+.3g} hours from what they tell of since {at.at:%Y-%m-%d}, {at.before:+.3g} hours before"
     return check(NAME, True, subject=stream.name, size=Estimate(float(by), n=at.days), bound=0.0, detail=said)
 

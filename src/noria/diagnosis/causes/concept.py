@@ -28,6 +28,7 @@ CHUNK_ROWS = 2_500
 LIKELY = 0.5
 AGAIN = 0.5
 CLEAR = 1.3
+READ, KEPT = 0.45, 0.1
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ def _concept(case: Case) -> Concept:
     if other:
         return Concept(False, 0.0, check(NAME, False, size=plain.size, bound=0.0, detail=f"{said}; {other}"))
     strength = _strength(both, learned=learned, ratio=plain.ratio)
+    if plain.found and both.binary and both.reading[1] > KEPT and not both.residuals(again=True).found:
+        strength = min(strength, READ)
+        said += "; one new reading of the scores takes all of it up, as noise or another definition of the label does"
     size = plain.size if plain.found else gain
     daily, days = both.daily(plain.name) if plain.found else _daily(both)
     shaped = _shape(daily, days)

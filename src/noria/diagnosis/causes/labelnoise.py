@@ -55,10 +55,13 @@ class Changed:
     away: Estimate
     meant: tuple[float, float] = (0.0, 1.0)
     fell: Estimate = NOTHING
+    same_x: bool = False
 
     @property
     def same_inputs(self) -> bool | None:
-        return None if self.apart.value is None else self.apart.value <= DIFFERENT or not self.apart.above(0.5)
+        if self.apart.value is None:
+            return None
+        return self.apart.value <= DIFFERENT or not self.apart.above(0.5) or self.same_x
 
     @property
     def order_kept(self) -> bool | None:
@@ -138,7 +141,20 @@ def _changed(before: Sample | None, recent: Sample | None) -> Changed | None:
         meant=ends,
         away=away,
         fell=fell,
+        same_x=_at_the_same_inputs(both, away),
     )
+
+
+def _at_the_same_inputs(both: Compared, away: Estimate) -> bool:
+    """Whether labels moved away from what the rows before teach by as much at the inputs that both times have, and the scores did not go with them."""
+    score = both.difference(both.before.score, both.recent.score, confidence=0.9)
+    if (score.above(0.0) or score.below(0.0)) and (score.value or 0.0) * (away.value or 0.0) > 0:
+        return False
+    _, past, new = both.lines()
+    level = both.difference(past[:, 0], new[:, 0], both.common, 0.95)
+    if level.value is None or not (level.above(0.0) or level.below(0.0)):
+        return False
+    return level.value * (away.value or 0.0) > 0 and abs(level.value) > 0.5 * abs(away.value or 0.0)
 
 
 def _apart(both: Compared) -> Estimate:

@@ -9,7 +9,7 @@ import numpy as np
 
 from noria.core import Check, Estimate, Verdict, duration
 from noria.diagnosis import streams
-from noria.diagnosis.case import Case
+from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.causes.labelnoise import changed
 from noria.diagnosis.causes.source import cut
 from noria.diagnosis.causes.units import fitted, moved_columns, samples, unit_changed
@@ -21,6 +21,8 @@ DELAY, LATER = 1.5, 0.15
 SOONER = 0.3
 LEAST = 14
 JUMP = 0.03
+PART = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
+STEADY = 0.2
 
 
 def label_delay_changed(case: Case) -> Tested:
@@ -148,12 +150,26 @@ def _source_moved(case: Case) -> list[Check]:
         if found is None:
             continue
         before, _, after, _ = found
-        slope, offset, fit = fitted(before, after)
-        if fit > 0.99 and abs(slope - 1) < 0.05 and abs(offset) > 0.5 * streams.spread_of(before):
+        offset = _offset(before, after)
+        if offset is not None:
             subject = f"{source}.{moved.column}"
-            said = f"{subject} is {offset:+.4g} since {moved.at.at:%Y-%m-%d}, for all rows alike (R² {fit:.4f}): the label is read off it"
+            said = f"{subject} is {offset:+.4g} since {moved.at.at:%Y-%m-%d}, for its rows alike: the label is read off it"
             return [check(name, True, subject=subject, size=Estimate(offset), bound=0.0, detail=said)]
     return []
+
+
+def _offset(before: Floats, after: Floats) -> float | None:
+    """The same amount by which all quantiles moved, or all of the lower or of the upper half (a storm stretches the other); ``None`` without one."""
+    slope, whole, fit = fitted(before, after)
+    least = 0.5 * streams.spread_of(before)
+    if fit > 0.99 and abs(slope - 1) < 0.05 and abs(whole) > least:
+        return whole
+    apart = np.quantile(after, PART) - np.quantile(before, PART)
+    for half in (apart[PART < 0.5], apart[PART > 0.5]):
+        middle = float(np.median(half))
+        if abs(middle) > least and float(np.abs(half - middle).max()) < STEADY * abs(middle):
+            return middle
+    return None
 
 
 def _jumped(case: Case) -> list[Check]:
@@ -165,12 +181,13 @@ def _jumped(case: Case) -> list[Check]:
     if at is None:
         return [check(name, None, detail="too few closed cohorts to compare")]
     moved = at.after - at.before
-    jumped = abs(moved) > max(JUMP, 1.5 * at.usual) and at.sudden
+    seen = changed(case)
+    clear = seen is not None and (seen.away.above(JUMP) or seen.away.below(-JUMP))
+    jumped = (abs(moved) > max(JUMP, 1.5 * at.usual) and at.sudden) or clear
     said = f"the labels' mean is {at.after:.3g} since {at.at:%Y-%m-%d}, {at.before:.3g} before; {at.usual:.2g} is usual"
     made = [check(name, jumped, size=Estimate(moved, n=at.days), bound=1.5 * at.usual, detail=said)]
     if not jumped:
         return made
-    seen = changed(case)
     if seen is None:
         return [*made, check("the scores still order the rows", None, detail="too few closed rows on either side")]
     made.append(

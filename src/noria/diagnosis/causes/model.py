@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from noria import measure, stats
 from noria.core import Check, Estimate
 from noria.diagnosis.case import Case, Sample
-from noria.diagnosis.compared import Compared, Largest
+from noria.diagnosis.compared import FAMILY, Compared, Largest, by_block, placements
+from noria.diagnosis.learned import frequent
 from noria.diagnosis.tested import Tested, check
 
 OFFSET = 0.1
 SLOPE = 0.2
+LEAST_ROWS, LEAST_FALL, MOST_SHARE, MOST_VALUES, FEW = 200, 0.05, 0.7, 12, 3
 
 
 def miscalibration(case: Case) -> Tested:
@@ -85,6 +87,10 @@ def slice_failure(case: Case) -> Tested:
     if not both.rise.known or not (both.rise.value or 0.0) > 0:
         made = check(name, False if both.rise.known else None, size=both.rise, bound=0.0, detail=f"the loss moved by {both.rise}")
         return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
+    ranked = _ranks_worse(case, both)
+    if ranked is not None:
+        act = f"look at rows with {ranked.subject}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        return Tested("slice failure", "development", act, (*failed, ranked), 0.9)
     found, made = _searched(case, both, name)
     if found is not None:
         act = f"look at rows with {found.name}: give them features or rows of their own, or leave their decisions to the fallback until then"
@@ -93,10 +99,65 @@ def slice_failure(case: Case) -> Tested:
     return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
 
 
+def _ranks_worse(case: Case, both: Compared) -> Check | None:
+    """The value of a category within which the release's scores order the rows less than they did, while they order the others as ever."""
+    if not both.binary:
+        return None
+    frames = [_with_slices(case, s) for s in (both.before, both.recent)]
+    values: list[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]] = []
+    for column in frames[0].columns:
+        if frames[0][column].dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
+            past, new = (frame[column].cast(pl.String).fill_null("(missing)") for frame in frames)
+            for value in frequent(new, MOST_VALUES):
+                values.append((f"{column} = {value}", (past == value).to_numpy(), (new == value).to_numpy()))
+    values = [(name, a, b) for name, a, b in values if min(a.sum(), b.sum()) >= LEAST_ROWS and b.mean() <= MOST_SHARE]
+    worst: tuple[float, Check] | None = None
+    for name, there, here in values:
+        fell = _order(both, there, here, 1 - FAMILY / len(values))
+        if not fell.below(0.0) or (fell.value or 0.0) > -LEAST_FALL:
+            continue
+        outside = both.difference(placements(both.before, ~there), placements(both.recent, ~here), confidence=0.95)
+        if outside.below(0.0):
+            continue
+        said = f"where {name} ({here.mean():.0%} of the rows) the AUC within a day moved by {fell} against elsewhere, where it moved by {outside}"
+        one = check("the scores order each slice as ever", True, subject=name, size=fell, bound=outside.value, detail=said)
+        if worst is None or (fell.value or 0.0) < worst[0]:
+            worst = (fell.value or 0.0), one
+    return worst[1] if worst is not None else None
+
+
+def _order(both: Compared, there: NDArray[np.bool_], here: NDArray[np.bool_], confidence: float) -> Estimate:
+    """How far the AUC within a slice and day moved against that of the day's other rows: what is hard for all has no part in it."""
+    days = []
+    for sample, inside in ((both.before, there), (both.recent, here)):
+        made = []
+        for block in np.unique(sample.blocks):
+            day = sample.blocks == block
+            pair = [placements(sample.take(day & rows)) for rows in (inside, ~inside)]
+            if all(np.isfinite(one).sum() >= FEW for one in pair):
+                made.append((float(np.nanmean(pair[0]) - np.nanmean(pair[1])), float(np.isfinite(pair[0]).sum()), block))
+        days.append(made)
+    if not all(days):
+        return Estimate(None)
+    (past, past_size, past_block), (new, new_size, new_block) = (
+        tuple(np.array(one) for one in zip(*made, strict=True)) for made in days
+    )
+    return stats.moved(
+        past,
+        past_block,
+        new,
+        new_block,
+        before_weights=np.sqrt(past_size),
+        recent_weights=np.sqrt(new_size),
+        confidence=confidence,
+    )
+
+
 def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
     excess = both.losses[1] - both.crossed(both.losses[0])[1]
     frames = [_with_slices(case, s) for s in (both.before, both.recent)]
-    found = measure.slice_search(frames[1], excess, both.recent.blocks, most=1)
+    inside_days = excess - by_block(both.recent.blocks, excess, np.ones(len(excess)))  # a storm lifts all of a day's rows
+    found = measure.slice_search(frames[1], inside_days, both.recent.blocks, most=1)
     if not found:
         said = "no slice of one or two columns stands out on both halves of the rows"
         enough = both.recent.n >= 8 * measure.slicesearch.LEAST

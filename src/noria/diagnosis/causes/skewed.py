@@ -204,9 +204,9 @@ def _changes(case: Case, stream: streams.Stream, by: tuple[str, ...], columns: l
         f"coalesce(sum(c{k}) filter (v{k}), 0)::double as c{k}, count(*) filter (v{k}) as v{k}" for k in range(len(columns))
     )
     query = (
-        f"with moved as (select (epoch_us(_known) - 1) // 86400000000 as d, {key}, row_number() {over} as place, {lags} from t "
+        f"with moved as (select (epoch_us(_known) - 1) // 86400000000 as d, hash({key}) as k, row_number() {over} as _place, {lags} from t "
         f"where {streams.between('_known', start, stream.end)}) "
-        f"select d, hash({key}) as k, count(*) as n, {sums} from moved where place > 1 group by d, {key} order by d, k"
+        f"select d, k, count(*) as n, {sums} from moved where _place > 1 group by d, k order by d, k"
     )
     found = case.home.engine.sql(query, t=case.home.lake.scan(source_table(stream.name), _known=(start, stream.end)))
     made = []

@@ -124,7 +124,7 @@ def _silence(case: Case, stream: Stream) -> Check:
     age = (case.now - newest) / HOUR
     over = gap > run
     run = max(run, gap)
-    found = run > longest and (run > 1 or usual >= EXPECTED)
+    found = run > longest and (run > 1 or usual >= EXPECTED) and not (over and _late_rows(case, stream).verdict is Verdict.FAIL)
     said = f"{stream.name} brought nothing for {run} days ({usual:.0f} rows a day before; its longest pause was {longest} days): "
     said += "it is back" if over else f"its newest row is {age:.0f} hours old"
     return check(name, found, subject=stream.name, size=Estimate(float(run), n=len(active)), bound=float(longest), detail=said)

@@ -69,6 +69,8 @@ FAR = 0.8
 NEAR = 0.25
 LEFT, CLEARLY = 0.5, 0.15
 DRAWS = 60
+FAR_BACK = 0.01
+SOME = 0.1
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ def _moved_columns(case: Case) -> tuple[list[Moved], int]:
             dates = [day.day for day, _ in days]
             series = [np.array([getattr(cell, side) for _, cell in days], float) for side in ("mean", "low", "high")]
             series.append(series[2] - series[1])
+            series.append(np.array([cell.quantiles[2] if cell.quantiles else np.nan for _, cell in days], float))
             breaks = [streams.broken(dates, values, floor_=1e-9) for values in series]
             worst = max((one for one in breaks if one is not None), key=lambda one: one.jump, default=None)
             if worst is not None and worst.sudden and worst.jump > 2.0:
@@ -244,12 +247,8 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
     known = nearest(before, after, scale)
     title, a, b, left = known
     priced = streams.only_priced(case, moved.stream.name, moved.column)  # prices double, and no unit is behind it
-    undone = (
-        not (priced and title == "halves")
-        and left <= min(max(1.5 * usual, NEAR), LEFT)
-        and left < CLEARLY * whole
-        and abs(slope / a - 1) < 0.15
-    )
+    undone = left <= min(max(1.5 * usual, NEAR), LEFT) and left < CLEARLY * whole and abs(slope / a - 1) < 0.15
+    undone = (undone or _far_and_back(before, after, known, whole)) and not (priced and title == "halves")
     size = _interval(before, after, since)
     since_when = f"since {moved.at.at:%Y-%m-%d}"
     if undone:
@@ -265,8 +264,34 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
         and abs(offset) < 0.15 * float(np.std(after)) + 1e-12
         and whole > 6 * usual
     )
+    some = _some_rows(before, after, scale) if not priced else None
+    if some is not None:
+        share, (title, a, b, left) = some
+        said = (
+            f"{share:.0%} of the values of {subject} lie beyond all that was known {since_when}; undoing {title} (x * {a:.6g} {b:+.6g}) leaves "
+            f"them {left:.2g} standard deviations from those before"
+        )
+        return check(name, True, subject=subject, size=size, bound=a, detail=said)
     said = f"{subject} {since_when} is {slope:.4g} * before {offset:+.4g} (R² {fit:.4f}); no common conversion does that"
     return check(name, clean, subject=subject, size=size, detail=said)
+
+
+def _far_and_back(before: Floats, after: Floats, known: tuple[str, float, float, float], whole: float) -> bool:
+    """Whether values went hundreds of times as far as what a conversion leaves of it: a few days need not have the shape of the weeks before."""
+    _, a, b, left = known
+    middle, new = float(np.median(before)), (float(np.median(after)) - b) / a
+    return left < FAR_BACK * whole and left <= 1.0 and abs(new - middle) <= spread_of(before)
+
+
+def _some_rows(before: Floats, after: Floats, scale: float) -> tuple[float, tuple[str, float, float, float]] | None:
+    """(share, conversion) where a part of the rows, all beyond what was known, comes back by one conversion."""
+    room = 0.3 * float(np.ptp(before))
+    outside = after[(after < before.min() - room) | (after > before.max() + room)]
+    share = len(outside) / len(after)
+    if len(outside) < 10 or not SOME <= share < 1:
+        return None
+    known = nearest(before, outside, scale)
+    return (share, known) if _far_and_back(before, outside, known, distance(before, outside, scale)) else None
 
 
 def fitted(before: Floats, after: Floats) -> tuple[float, float, float]:
