@@ -135,3 +135,52 @@ def test_skew_says_when_nothing_can_be_compared(river: Any) -> None:
     flown = river(plan="another plan")
     assert features.skew(flown.home, flown.system, rivers.START, flown.now) is None
     assert rivers.look(flown.case(), "training-serving skew").verdict is Verdict.NOT_ENOUGH_DATA
+
+
+def test_a_sensor_that_stands_still_at_one_station(river: Any) -> None:
+    frozen = pl.when(pl.col("station") == "south").then(61.0).otherwise("temp").alias("temp")
+    case = river(faults={"weather": lambda rows, day, random: rows.with_columns(frozen)}).case()
+    made = rivers.look(case, "stale features")
+    assert made.verdict is Verdict.FAIL
+    assert [one.subject for one in made.evidence] == ["weather.temp"]
+    assert "33% of the rows" in made.evidence[0].detail
+
+
+def test_a_part_of_the_rows_in_another_unit(river: Any) -> None:
+    def grams(rows: pl.DataFrame, day: int, random: np.random.Generator) -> pl.DataFrame:
+        some = pl.Series(random.random(rows.height) < 0.6)
+        return rows.with_columns(size=pl.when(some).then(pl.col("size") * 1000 + 5000).otherwise("size"))
+
+    made = rivers.look(river(faults={"orders": grams}).case(), "unit changed")
+    assert made.verdict is Verdict.PASS  # five thousand added: no conversion does that
+
+    def thousands(rows: pl.DataFrame, day: int, random: np.random.Generator) -> pl.DataFrame:
+        some = pl.Series(random.random(rows.height) < 0.6)
+        return rows.with_columns(size=pl.when(some).then(pl.col("size") * 1000).otherwise("size"))
+
+    made = rivers.look(river(faults={"orders": thousands}).case(), "unit changed")
+    assert made.verdict is Verdict.FAIL
+    assert made.evidence[0].bound == 1000.0
+
+
+@pytest.mark.parametrize(("hours", "found"), [(-4, True), (4, False)])
+def test_times_of_labels_against_the_times_of_asking(river: Any, hours: int, found: bool) -> None:
+    """Labels that are told before the question are in another zone; those told later are late, whatever hours it makes up."""
+    case = river(faults={"results": lambda rows, day, random: rows.with_columns(pl.col("at") + timedelta(hours=hours))}).case()
+    made = rivers.look(case, "time zone shifted")
+    assert (made.verdict is Verdict.FAIL) is found
+    if found:
+        assert made.evidence[0].estimate is not None
+        assert made.evidence[0].estimate.value == -4
+
+
+def test_rows_computed_again_are_watched(river: Any) -> None:
+    """The monitor of skew: nothing on ordinary days, all rows once a feature is served otherwise."""
+    from noria.core import Window
+    from noria.monitoring.served import served
+
+    flown = river(served=lambda rows, day, random: rows.with_columns(pl.col("size") * 1.01))
+    for day, value, verdict in ((flown.onset - 1, 0.0, Verdict.PASS), (flown.onset, 1.0, Verdict.FAIL)):
+        window = Window(rivers.START + day * rivers.DAY, rivers.START + (day + 1) * rivers.DAY)
+        signals = served(flown.home, flown.system, window, "no release")
+        assert [(one.name, one.value, one.verdict) for one in signals] == [("skew", value, verdict)]

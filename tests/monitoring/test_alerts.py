@@ -461,3 +461,42 @@ def test_windows_without_a_verdict_clear_nothing_but_those_of_a_new_release_do(b
     assert [a for _ in range(4) for a in window(Verdict.NOT_ENOUGH_DATA, "b")] == []
     [over] = window(Verdict.NOT_ENOUGH_DATA, "b")
     assert (over.alert, over.state) == (opened.alert, "resolved")
+
+
+@pytest.mark.parametrize(("price", "raised"), [(0.0, None), (0.1, False), (1.5, True)])
+def test_decisions_that_no_longer_pay_for_themselves(told: Any, price: float, raised: bool | None) -> None:
+    """Half a dollar a prediction beyond doing nothing: without costs nothing is asked, at ten cents all is well, at a dollar fifty it is harm."""
+    random = np.random.default_rng(8)
+    made = []
+    for k in range(30):
+        values = [("value", "champion", 0.5 + random.normal(0, 0.05)), ("value", "do nothing", 0.0), ("rows", "champion", 500.0)]
+        values += [("labelled", "label", 1.0), ("silent", "label", 0.0)]
+        signals = tuple(Signal(name, subject, "outcome", float(value)) for name, subject, value in values)
+        window = Window(START + k * DAY, START + (k + 1) * DAY)
+        made.append(Monitored(window=window, about="outcomes", release="r", n=500, signals=signals))
+    system = told.declaration(costs=nr.Costs(prediction=price))
+    found = [
+        one for one in rules.findings(History(system, [], made, lambda *_: None)) if (one.name, one.subject) == ("value", "costs")
+    ]
+    assert [one.raised for one in found] == ([] if raised is None else [raised])
+    assert all(one.harm for one in found)
+
+
+def test_scores_that_reach_other_rows_break_parity(begin: Any, told: Any) -> None:
+    """The release says of the logged features what was logged, until the answers are handed round."""
+    from noria.model import load
+    from noria.monitoring import served
+
+    story = begin()
+    story.tell(told.World(), 30)
+    story.release(told.World())
+    story.tell(told.World(), 1)
+    frame = story.home.lake.read("predictions").filter(pl.col("_release") == story.bundle)
+    said = load(story.home.artifacts.get(story.bundle), story.bundle).predict(frame)
+    parity = vars(served)["_parity"]
+    right, wrong = (
+        parity(story.home, story.bundle, frame.with_columns(_score=pl.Series(one)))[0] for one in (said, said[::-1].copy())
+    )
+    assert (right.value, right.verdict) == (0.0, Verdict.PASS)
+    assert wrong.value > 0.9
+    assert wrong.verdict is Verdict.FAIL
