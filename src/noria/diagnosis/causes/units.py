@@ -70,7 +70,8 @@ NEAR = 0.25
 LEFT, CLEARLY = 0.5, 0.15
 DRAWS = 60
 FAR_BACK = 0.01
-SOME = 0.1
+WIDE = (0.6, 1.6)
+SOME, NEARLY_ALL = 0.1, 0.95
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,8 @@ def _confirmed(case: Case, moved: Moved) -> Check | None:
     title, a, b, left = known
     priced = streams.only_priced(case, moved.stream.name, moved.column)  # prices double, and no unit is behind it
     undone = left <= min(max(1.5 * usual, NEAR), LEFT) and left < CLEARLY * whole and abs(slope / a - 1) < 0.15
-    undone = (undone or _far_and_back(before, after, known, whole)) and not (priced and title == "halves")
+    gone = len(_beyond(before, after)) >= NEARLY_ALL * len(after)
+    undone = (undone or (gone and _far_and_back(before, after, known, whole))) and not (priced and title == "halves")
     size = _interval(before, after, since)
     since_when = f"since {moved.at.at:%Y-%m-%d}"
     if undone:
@@ -280,15 +282,21 @@ def _far_and_back(before: Floats, after: Floats, known: tuple[str, float, float,
     """Whether values went hundreds of times as far as what a conversion leaves of it: a few days need not have the shape of the weeks before."""
     _, a, b, left = known
     middle, new = float(np.median(before)), (float(np.median(after)) - b) / a
-    return left < FAR_BACK * whole and left <= 1.0 and abs(new - middle) <= spread_of(before)
+    wide = spread_of(after) / (abs(a) * max(spread_of(before), 1e-12))
+    return left < FAR_BACK * whole and left <= 1.0 and abs(new - middle) <= spread_of(before) and WIDE[0] < wide < WIDE[1]
+
+
+def _beyond(before: Floats, after: Floats) -> Floats:
+    """The values after that lie beyond all before, with room."""
+    room = 0.3 * float(np.ptp(before))
+    return np.asarray(after[(after < before.min() - room) | (after > before.max() + room)])
 
 
 def _some_rows(before: Floats, after: Floats, scale: float) -> tuple[float, tuple[str, float, float, float]] | None:
     """(share, conversion) where a part of the rows, all beyond what was known, comes back by one conversion."""
-    room = 0.3 * float(np.ptp(before))
-    outside = after[(after < before.min() - room) | (after > before.max() + room)]
+    outside = _beyond(before, after)
     share = len(outside) / len(after)
-    if len(outside) < 10 or not SOME <= share < 1:
+    if len(outside) < 10 or not SOME <= share < NEARLY_ALL:
         return None
     known = nearest(before, outside, scale)
     return (share, known) if _far_and_back(before, outside, known, distance(before, outside, scale)) else None
