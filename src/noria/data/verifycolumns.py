@@ -116,16 +116,18 @@ def _range(past: Past, days: list[ColumnDay]) -> Check:
 def on_one_side(values: Sequence[float], error: float, further: float) -> float:
     """``beyond`` of the values above the median and their mirror images: what is ordinary on one side is not made wider by storms on the other.
 
-    >>> round(on_one_side([-90.0, -60.0, *[1.0, 2.0, 3.0] * 6], 0.001, 2.0), 1) < 20
-    True
+    >>> values = [-90.0, -60.0, *[1.0, 2.0, 3.0, 4.0] * 6]
+    >>> round(on_one_side(values, 0.001, 2.0)), round(beyond(values, 0.001, 2.0))
+    (8, 128)
     """
     centre = median(values)
     above = [value - centre for value in values if value > centre]
-    return centre + beyond([0.0, *above, *(-value for value in above)], error, further)
+    both = [sign * value for value in above for sign in (1.0, -1.0)]  # in turn: a block of either sign would look like a slow wave
+    return centre + beyond([0.0, *both], error, further) if len(both) >= LEAST_DAYS else beyond(values, error, further)
 
 
 def _level(past: Past, older: list[ColumnDay], before: ColumnDay) -> Iterator[Check]:
-    """The median on two days beyond what it ever does, with the rest of the values on the same side. Not for columns that are mostly one value."""
+    """The median on two days beyond what it ever does, and that half of the values with it. Not for columns that are mostly one value."""
     medians = [cell.quantiles[2] for cell in older]
     if 3 * sum(cell.quantiles[1] == cell.quantiles[3] for cell in older) > len(older):
         return
@@ -134,7 +136,8 @@ def _level(past: Past, older: list[ColumnDay], before: ColumnDay) -> Iterator[Ch
     side = 1.0 if now[2] >= centre else -1.0
     limit = on_one_side([side * value for value in medians], past.lasting(), FURTHER)
     usual = [median(cell.quantiles[k] for cell in older) for k in range(5)]
-    together = all(side * (a - b) > 0 for a, b in zip(now, usual, strict=True))
+    half = slice(2, None) if side > 0 else slice(0, 3)
+    together = all(side * (a - b) > 0 for a, b in zip(now[half], usual[half], strict=True))
     failed = together and min(side * now[2], side * was[2]) > limit
     said = f"the day's median is {now[2]:.4g}, the day before {was[2]:.4g}; usual is {centre:.4g}"
     yield made("level", past.name, now[2], side * limit, failed=failed, n=past.known, detail=said)

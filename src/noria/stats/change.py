@@ -127,7 +127,7 @@ def shape(values: Floats, *, least: int = 3, margin: float = 2.0) -> Shape:
     return Shape(kind, at, float(size), apart)
 
 
-def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 6.0) -> tuple[int, float]:
+def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 12.0) -> tuple[int, float]:
     """How often a series (one number a block) goes to another level and comes back from it, after its first ``before`` blocks; and the evidence.
 
     Parameters
