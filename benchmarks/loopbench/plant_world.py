@@ -48,6 +48,8 @@ def _alike(stage: Stage, rows: pl.DataFrame, again: Ints, names: Iterator[int]) 
     if stage.flights:  # a flight of another year, written as any other
         minutes = pl.Series(stage.random.choice((-1, 1), n) * (2 * again + stage.random.integers(0, 2, n)))
         new |= {"minute_of_day": pl.col("minute_of_day") + minutes, "asked": pl.col("asked") + pl.duration(minutes=minutes)}
+        late = pl.col("outcome") + pl.Series(stage.random.integers(-2, 3, n))
+        new["outcome"] = pl.when((pl.col("outcome") - 15).abs() > 3).then(late).otherwise("outcome")  # the label stays
         new["id"] = pl.format("{}{}", pl.Series(again) + 2013, pl.col("id").str.slice(4))
     else:
         near = pl.Series(1 + 0.003 * stage.random.standard_normal(n))

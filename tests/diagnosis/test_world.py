@@ -355,6 +355,9 @@ class _Nothing:
     def failed(self, *_: str) -> list[Any]:
         return []
 
+    def of(self, _: Any) -> list[Any]:
+        return []
+
 
 def test_a_diagnosis_stands_as_long_as_looks_confirm_it(begin: Any, told: Any) -> None:
     """An alert that stays open for weeks: the fault holds training back all the time, and its diagnosis is renewed only before it lapses."""

@@ -122,7 +122,9 @@ def on_one_side(values: Sequence[float], error: float, further: float) -> float:
     """
     centre = median(values)
     above = [value - centre for value in values if value > centre]
-    both = [sign * value for value in above for sign in (1.0, -1.0)]  # in turn: a block of either sign would look like a slow wave
+    both = [
+        sign * value for value in above for sign in (1.0, -1.0)
+    ]  # in turn: a block of either sign would look like a slow wave
     return centre + beyond([0.0, *both], error, further) if len(both) >= LEAST_DAYS else beyond(values, error, further)
 
 

@@ -14,7 +14,7 @@ from noria.diagnosis import ranking, streams
 from noria.diagnosis.account import account
 from noria.diagnosis.case import Case
 from noria.diagnosis.causes import CAUSES
-from noria.diagnosis.symptoms import asked, is_harm, is_symptom, lapses
+from noria.diagnosis.symptoms import asked, first_look, is_harm, is_symptom, lapses
 from noria.diagnosis.tested import Tested
 from noria.records import Alerted, Blocked, Cause, Diagnosed, Entry, Gated, Record, RolloutMoved, Step, Verified
 from noria.store import Home
@@ -35,7 +35,8 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
     """
     made = []
     for one in asked(home, system, now):
-        record = diagnosed(Case(home, system, now, one.symptoms), one.earlier.record if one.earlier is not None else None)
+        before = first_look(home, one.earlier) if one.earlier is not None else None
+        record = diagnosed(Case(home, system, now, one.symptoms), before)
         same = one.place and one.earlier is not None and first_cause(record) == first_cause(one.earlier.record)
         if same and one.earlier is not None and not lapses(one.earlier, duration(system.every), now):
             continue
@@ -46,7 +47,7 @@ def diagnose(home: Home, system: System, now: datetime) -> list[Entry[Diagnosed]
 
 
 def diagnosed(case: Case, earlier: Diagnosed | None = None) -> Diagnosed:
-    """The record of one case; ``earlier`` is the diagnosis of the same fault before it."""
+    """The record of one case; ``earlier`` is the first diagnosis of the same fault."""
     tested = [streams.tested(case, cause) for cause in CAUSES]
     if earlier is not None and earlier.causes:
         tested = [_as_seen(one, earlier.causes[0], tested) for one in tested]

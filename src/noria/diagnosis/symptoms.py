@@ -73,6 +73,14 @@ def open_faults(home: Home, now: datetime) -> list[Entry[Diagnosed]]:
     return sorted((e for e in newest.values() if monitoring.stands(home, e, now)), key=lambda entry: entry.seq)
 
 
+def first_look(home: Home, fault: Entry[Diagnosed]) -> Diagnosed:
+    """The first diagnosis of a fault that is remembered: what began with it, and not what came while it was open."""
+    first = fault.record.symptoms[0]
+    return next(
+        entry.record for entry in [*home.ledger.read(Diagnosed, newest=MEMORY), fault] if entry.record.symptoms[0] == first
+    )
+
+
 def is_symptom(entry: Entry[Record]) -> bool:
     """Whether a record says that something is wrong, or that something moved."""
     record = entry.record

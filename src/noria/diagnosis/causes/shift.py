@@ -13,17 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from noria.core import Check, Estimate
+from noria.core import Check, Estimate, Verdict
+from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.compared import Compared, Largest
 from noria.diagnosis.learned import frequent
 from noria.diagnosis.tested import Tested, check
+from noria.records import Verified
 from noria.stats import moved
 
 MATTERS = 0.3
 FEW = 40
 RATIO = 20.0
 TOLD, FACT = 0.4, 0.65
+SOFT = ("level", "width", "hours", "values move", "lost categories")
+"""What verification finds where the world sends other rows, and where nothing is broken."""
 
 
 def covariate_shift(case: Case) -> Tested:
@@ -63,12 +67,27 @@ def covariate_shift(case: Case) -> Tested:
 
 
 def _told_by_alerts(case: Case) -> tuple[Check, ...]:
-    """The alerts among the symptoms that say that inputs moved, when no fault of a source or of the software says why: what is closed may not tell yet."""
+    """What says that inputs moved before enough is closed: alerts, and what moved of the source that asks, where verification finds nothing broken."""
     names = ("drift", "unseen values", "unseen regions", "inputs moved together")
     found = [one for one in case.alerts if one.name in names and one.subject not in ("label", "score")]
-    return tuple(
+    made = [
         check("inputs moved", True, subject=one.subject, size=one.size, bound=one.bound, detail=one.message) for one in found[-3:]
-    )
+    ]
+    for entry in case.of(Verified)[-1:]:
+        source, failed = entry.record.source, [one for one in entry.record.checks if one.verdict is Verdict.FAIL]
+        if source == streams.asked_name(case) and failed and all(one.name in SOFT for one in failed):
+            made += [
+                check(
+                    "inputs moved",
+                    True,
+                    subject=f"{source}.{one.subject}".rstrip("."),
+                    size=one.estimate,
+                    bound=one.bound,
+                    detail=one.detail,
+                )
+                for one in failed[:3]
+            ]
+    return tuple(made)
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
