@@ -68,7 +68,7 @@ def test_every_cause_is_listed_once_and_weights_are_shares(begin: Any, told: Any
     harm(story, told)
     record = only(story)
     assert len(record.causes) == len(CAUSES) == len({cause.name for cause in record.causes})
-    assert 0.9 < sum(cause.weight for cause in record.causes) <= 1.001
+    assert 0.75 < sum(cause.weight for cause in record.causes) <= 1.001  # the rest is "none of these"
     found = [cause.weight for cause in record.causes if cause.verdict is Verdict.FAIL]
     assert found == sorted(found, reverse=True)
     assert all(0 <= cause.weight <= 1 and cause.runbook for cause in record.causes)
