@@ -31,7 +31,7 @@ def begins(values: np.ndarray, rate: float, first: int) -> int:  # type: ignore[
 
 @pytest.mark.parametrize("world", ["normal", "skewed", "follows"])
 def test_false_alarms_are_what_was_asked_for(world: str) -> None:
-    random, rate, worlds, length = np.random.default_rng(3), 0.004, 25, 110
+    random, rate, worlds, length = np.random.default_rng(3), 0.004, 15, 100
     made = 0
     for _ in range(worlds):
         noise = random.standard_normal(length)
