@@ -24,7 +24,7 @@ def leaks(system: System, rows: Rows, columns: tuple[str, ...]) -> list[Check]:
         return []
     label = "_class" if system.task == "multiclass" else "_label"
     gate = system.gate
-    bound = OF_NUMBERS if system.task == "regression" else BOUND  # an honest number follows another more closely than a class does
+    bound = OF_NUMBERS if system.task == "regression" else BOUND  # a number may honestly follow another closely
     suspected = features.suspects(rows.known().frame, label, names, block=gate.block, bound=bound, least=gate.blocks)
     worst = {check.subject: check for check in reversed(suspected) if check.verdict is Verdict.FAIL}
     if not worst:
