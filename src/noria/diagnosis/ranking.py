@@ -3,7 +3,7 @@
 For each cause a score, bias + scale · logit(strength) + Σ pair · strength of the other causes, and a softmax over all of them and over "none of
 these". The pairs explain away: a fault found upstream (a source that sends other units) accounts for what it does downstream (moved
 inputs, a worse model), so the downstream causes lose by it. ``benchmarks/loopbench/calibrate.py`` fits the numbers to planted faults and
-writes ``ranking.json``; what that file does not name has the defaults below, set by hand. The file that comes with the package names nothing yet.
+writes ``ranking.json``; what that file does not name has the defaults below, set by hand.
 """
 
 from __future__ import annotations
