@@ -14,6 +14,7 @@ from noria.development.curve import Curve, learning_curve
 from noria.diagnosis.case import SPAN, Case, Sample
 from noria.diagnosis.causes.concept import concept
 from noria.diagnosis.causes.payoffs import LEFT, jumped, payoffs
+from noria.diagnosis.causes.service import series
 from noria.diagnosis.compared import Compared, folds
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check, rounded
@@ -233,10 +234,8 @@ def _was_ahead(case: Case, baseline: str) -> bool:
     ahead = sign * _series(rows, (metric, "champion"), (metric, baseline))
     if len(ahead) < 5:
         return False
-    own = [
-        stats.block_mean(sign * _of(some, (metric, baseline)), np.arange(len(_of(some, (metric, baseline)))), least=2)
-        for some in (rows, since)
-    ]
+    values = [sign * series(some, metric, baseline)[1] for some in (rows, since)]
+    own = [stats.block_mean(one, np.arange(len(one)), least=2) for one in values]
     risen = own[0].high is not None and own[1].low is not None and own[1].low > own[0].high
     return bool(stats.block_mean(ahead, np.arange(len(ahead)), least=5, confidence=0.8).above(0.0)) and not risen
 
@@ -251,17 +250,6 @@ def _behind(case: Case) -> Check:
     return check(
         "beats the last label", made.below(0.0), size=made, bound=0.0, detail=f"{metric} is ahead of the last label by {made}"
     )
-
-
-def _of(rows: list[Monitored], one: tuple[str, str]) -> stats.longrun.Floats:
-    """A signal over the windows that have it."""
-    found = [
-        signal.value
-        for row in rows
-        for signal in row.signals
-        if (signal.name, signal.subject) == one and signal.value is not None
-    ]
-    return np.array(found, dtype=float)
 
 
 def _series(rows: list[Monitored], one: tuple[str, str], other: tuple[str, str]) -> stats.longrun.Floats:
