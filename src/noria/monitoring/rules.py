@@ -31,6 +31,7 @@ from noria.monitoring.change import (
     sudden,
 )
 from noria.monitoring.facts import Finding, History, drift, persistent
+from noria.monitoring.lateness import longest
 from noria.monitoring.outcomes import BASE, CHAMPION, LAST, NOTHING
 from noria.monitoring.reference import SCORE
 from noria.monitoring.windows import found
@@ -42,7 +43,6 @@ __all__ = ["CURRENT", "MEMORY", "Finding", "History", "Point", "below", "finding
 BASELINE = "worse than baseline"
 COSTS = "costs"
 FEWER = 0.1
-LATER = 0.15
 RECALL = MEMORY + SPANS[-1]
 Number = Callable[[Monitored], tuple[float | None, float | None]]
 
@@ -247,16 +247,28 @@ def miscalibrated(history: History) -> list[Finding]:
 def labels(history: History) -> list[Finding]:
     """Labels stay away (fewer than usual, or more by silence than usual), or come later than usual.
 
-    Later is by half of what is usual, or by 15 % of what is waited for (``Label.within``): a delay that a source declares is in both.
+    What is later than usual stands in ``lateness``.
     """
-    waited = LATER * (duration(history.system.label.within) / timedelta(hours=1))
     few = "{value:.1%} of the rows have a label since {since}; {usual:.1%} is ordinary"
     silent = "{value:.1%} of the labels are there by silence since {since}; {usual:.1%} is ordinary"
-    late = "nine labels in ten are known after {value:.3g} hours since {since}; {usual:.3g} is ordinary"
+    late = "{share} are known after {{value:.3g}} hours since {{since}}; {{usual:.3g}} is ordinary"
     texts: tuple[tuple[str, str, float, Callable[[float], float], str], ...] = (
         ("labels missing", "labelled", -1.0, lambda usual: usual - FEWER, few),
         ("labels missing", "silent", 1.0, lambda usual: usual - FEWER, silent),
-        ("labels late", "delay p90 hours", 1.0, lambda usual: max(1.5 * usual, usual - waited), late),
+        (
+            "labels late",
+            "delay p50 hours",
+            1.0,
+            lambda usual: -longest(history.system, "p50", -usual),
+            late.format(share="half of the labels"),
+        ),
+        (
+            "labels late",
+            "delay p90 hours",
+            1.0,
+            lambda usual: -longest(history.system, "p90", -usual),
+            late.format(share="nine labels in ten"),
+        ),
     )
     made: dict[str, Finding] = {}
     for name, kind, sign, allowed, text in texts:
@@ -267,7 +279,9 @@ def labels(history: History) -> list[Finding]:
         after = history.after(name, "label")
         fresh = [p for p in points if after is None or p.start >= after]
         bound = allowed(usual.mean)  # of the number signed so that less is worse
-        tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / 4)  # the label's drift has the last
+        tested = sudden(
+            fresh, bound, usual, rate=budget.share(history.system, "label") / (len(texts) + 1)
+        )  # the label's drift has the last
         if tested is None:
             continue
         if tested.raised and tested.size.value is not None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
 
-from noria.core import Check, Estimate, Verdict, duration
+from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.causes.labelnoise import changed
 from noria.diagnosis.causes.source import cut
 from noria.diagnosis.causes.units import fitted, moved_columns, samples, unit_changed
 from noria.diagnosis.tested import Tested, check
+from noria.monitoring.lateness import SLOWER, longest
 from noria.records import CohortClosed, Declared
 
 COVERAGE = 0.05
-DELAY, LATER = 1.5, 0.15
 SOONER = 0.3
 LEAST = 14
 JUMP = 0.03
@@ -29,7 +28,6 @@ def label_delay_changed(case: Case) -> Tested:
     """Labels come later after the question than they did; that they come sooner is told, explains little and holds no training back."""
     act = "ask the owner of the label's source why; if the delay is there to stay, declare a longer `within` or `lateness`"
     recent, earlier = _cohorts(case)
-    waited = LATER * (duration(case.system.label.within) / timedelta(hours=1))
     made, later = [], []
     for name in ("p50", "p90"):
         now, past = ([c.delay[name] for c in some if name in c.delay] for some in (recent, earlier))
@@ -37,8 +35,8 @@ def label_delay_changed(case: Case) -> Tested:
             made.append(check("label delay", None, subject=name))
             continue
         middle, usual = float(np.median(now)), float(np.median(past))
-        most = max(min(DELAY * usual, usual + waited), float(np.quantile(past, 0.98)))
-        least = min(usual / DELAY, float(np.quantile(past, 0.02)))
+        most = max(longest(case.system, name, usual), float(np.quantile(past, 0.98)))
+        least = min(usual / SLOWER, float(np.quantile(past, 0.02)))
         found = middle > most or middle < least
         share = "half" if name == "p50" else "nine of ten"
         said = f"{share} of the labels came within {middle:.3g} h, within {usual:.3g} h before"
