@@ -23,6 +23,7 @@ from noria.stats import moved
 
 FAMILY = 0.02
 LEAST_SHARE = 0.05
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,22 @@ class Compared:
         ]
         sign = np.sign(float(np.mean(days[1])) - float(np.mean(days[0]))) or 1.0
         return sign * np.concatenate(days), len(days[0])
+
+    @cached_property
+    def disorder(self) -> tuple[Floats, int]:
+        """How badly the scores order each day's rows (1 - AUC within the day), over both times, for days with five of either label; and how many are before."""
+        if not self.binary:
+            return np.empty(0), 0
+        days = []
+        for sample in (self.before, self.recent):
+            placed = placements(sample)
+            for block in np.unique(sample.blocks):
+                day = sample.blocks == block
+                true = int(sample.label[day].sum())
+                enough = min(true, int(day.sum()) - true) >= FEW
+                days.append((sample is self.before, 1 - float(np.nanmean(placed[day])) if enough else float("nan")))
+        kept = [(past, value) for past, value in days if np.isfinite(value)]
+        return np.array([value for _, value in kept]), sum(past for past, _ in kept)
 
     @cached_property
     def advantage(self) -> tuple[Floats, Floats]:

@@ -23,6 +23,8 @@ SOON = (2, 3)
 SOON_CLEAR = 2
 GROSS = 3.0
 GROSS_SHARE = 0.1
+GROSS_NEW = 0.5
+NEW = ("unseen", "regions")
 Rule = tuple[int, int]
 
 
@@ -310,11 +312,12 @@ def _subject(watch: Watch, signal: Signal) -> str:
 
 
 def _gross(signal: Signal) -> bool:
-    """Whether one window says it all: three times the bound, and of shares a tenth of the rows at least."""
+    """Whether one window says it all: three times the bound, and of shares a tenth of the rows at least (half of them for what is only new)."""
     shares = ("missing", "unseen", "late", "refused", "fallbacks", "errors", "duplicates", "quarantined", "regions", "unknown")
     if signal.value is None or not signal.bound or signal.name in ("domain", "label shift", "expected", "diversity", "rows"):
         return False
-    return _over(signal) >= GROSS and (signal.name not in shares or signal.value >= GROSS_SHARE)
+    least = GROSS_NEW if signal.name in NEW else GROSS_SHARE
+    return _over(signal) >= GROSS and (signal.name not in shares or signal.value >= least)
 
 
 def _over(signal: Signal) -> float:

@@ -127,7 +127,7 @@ def shape(values: Floats, *, least: int = 3, margin: float = 2.0) -> Shape:
     return Shape(kind, at, float(size), apart)
 
 
-def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 12.0) -> tuple[int, float]:
+def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 5.0) -> tuple[int, float]:
     """How often a series (one number a block) goes to another level and comes back from it, after its first ``before`` blocks; and the evidence.
 
     Parameters
@@ -135,7 +135,7 @@ def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 12.
     values:
         In order of time; the first ``before`` of them are at the old level.
     least:
-        How many blocks an episode, and the time between two, last at least.
+        How many blocks an episode, and the time between two, last at least; the first and the last may be cut short.
     margin:
         By how much the two levels' BIC has to beat that of one step that lasts.
 
@@ -169,7 +169,7 @@ def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 12.
 
 
 def _switching(cost: Floats, change: float, least: int) -> tuple[float, Ints]:
-    """The cheapest path through two states, each visit at least ``least`` long (the last may be cut short): (cost, path)."""
+    """The cheapest path through two states, each visit at least ``least`` long (the first and the last may be cut short): (cost, path)."""
     n = len(cost)
     sums = np.vstack([np.zeros(2), np.cumsum(cost, axis=0)])
     total = np.full((n + 1, 2), np.inf)
@@ -178,7 +178,7 @@ def _switching(cost: Floats, change: float, least: int) -> tuple[float, Ints]:
     for end in range(1, n + 1):
         for state in (0, 1):
             for start in range(end):
-                if end - start < least and end != n:
+                if end - start < least and start and end != n:
                     continue
                 entry = 0.0 if start == 0 and state == 0 else change
                 came = 0.0 if start == 0 else total[start, 1 - state]

@@ -29,6 +29,7 @@ LIKELY = 0.5
 AGAIN = 0.5
 CLEAR = 1.3
 READ, KEPT = 0.45, 0.1
+COMES = 0.8
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def _concept(case: Case) -> Concept:
     if better.value is not None:
         said += f"; a model of the rows since has a loss lower by {better.value:.3g}"
     clear = plain.found and (plain.ratio > CLEAR or both.rise.above(0.0))
+    order, past_days = both.disorder
+    turns = stats.episodes(order, before=past_days)[0]
+    if not clear and not learned and turns:
+        said += f"; the AUC within the day fell {turns} times and came back"
+        made = check(NAME, True, subject="the order within the day", size=Estimate(float(turns)), bound=1.0, detail=said)
+        return Concept(True, COMES, made, None, False, turns)
     if not clear and not learned:
         return Concept(
             False if plain.size.known else None,
@@ -86,7 +93,9 @@ def _concept(case: Case) -> Concept:
     size = plain.size if plain.found else gain
     daily, days = both.daily(plain.name) if plain.found else _daily(both)
     shaped = _shape(daily, days)
-    often = stats.episodes(daily, before=days)[0] if np.isfinite(daily).all() else 0
+    often = turns
+    if not len(order) and np.isfinite(daily).all():
+        often = stats.episodes(daily, before=days)[0]
     made = check(NAME, True, subject=plain.name, size=size, bound=0.0, detail=said)
     return Concept(True, strength, made, shaped, _gradual(shaped) and not often, often)
 

@@ -22,6 +22,7 @@ LEAST = 14
 JUMP = 0.03
 PART = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
 STEADY = 0.2
+SHARED = 0.05
 
 
 def label_delay_changed(case: Case) -> Tested:
@@ -71,6 +72,16 @@ def labels_missing(case: Case) -> Tested:
     made.append(check("silence", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said))
     found = [one for one in made if one.verdict is Verdict.FAIL]
     late = bool(found) and streams.tested(case, label_delay_changed).strength > SOONER
+    both = case.compared
+    if found and both is not None:
+        other = both.inputs_moved or both.shared < SHARED
+        said = (
+            "other rows are asked than before: a storm or another mix takes labels away too"
+            if other
+            else "the rows asked are as ever"
+        )
+        found.append(check("the inputs stayed", not other, size=both.apart, detail=said))
+        late = late or other
     strength = 0.0 if not found else 0.5 if late else 0.92
     return Tested("labels missing", "data", act, tuple(found or made), strength, blocks=True)
 

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 
 from noria import measure, stats
 from noria.core import Check, Estimate
-from noria.diagnosis.case import Case, Sample
+from noria.diagnosis.case import Case, Floats, Sample
 from noria.diagnosis.compared import FAMILY, Compared, Largest, by_block, placements
 from noria.diagnosis.learned import frequent
 from noria.diagnosis.tested import Tested, check
+from noria.measure.slices import MISSING
 
 OFFSET = 0.1
 SLOPE = 0.2
+ALERTED = 0.8
 LEAST_ROWS, LEAST_FALL, MOST_SHARE, MOST_VALUES, FEW = 200, 0.05, 0.7, 12, 3
 
 
@@ -91,7 +93,13 @@ def slice_failure(case: Case) -> Tested:
     if ranked is not None:
         act = f"look at rows with {ranked.subject}: give them features or rows of their own, or leave their decisions to the fallback until then"
         return Tested("slice failure", "development", act, (*failed, ranked), 0.9)
+    alerted = _alerted(case, both)
+    failed += [one for one, _ in alerted]
     found, made = _searched(case, both, name)
+    if found is None and any(alone for _, alone in alerted):
+        part = next(one.subject for one, alone in alerted if alone)
+        act = f"look at rows with {part}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        return Tested("slice failure", "development", act, tuple(failed), ALERTED)
     if found is not None:
         act = f"look at rows with {found.name}: give them features or rows of their own, or leave their decisions to the fallback until then"
         strength = 0.9 if found.share < 0.5 else 0.6
@@ -126,31 +134,52 @@ def _ranks_worse(case: Case, both: Compared) -> Check | None:
     return worst[1] if worst is not None else None
 
 
-def _order(both: Compared, there: NDArray[np.bool_], here: NDArray[np.bool_], confidence: float) -> Estimate:
-    """How far the AUC within a slice and day moved against that of the day's other rows: what is hard for all has no part in it."""
-    days = []
-    for sample, inside in ((both.before, there), (both.recent, here)):
-        made = []
-        for block in np.unique(sample.blocks):
-            day = sample.blocks == block
-            pair = [placements(sample.take(day & rows)) for rows in (inside, ~inside)]
-            if all(np.isfinite(one).sum() >= FEW for one in pair):
-                made.append((float(np.nanmean(pair[0]) - np.nanmean(pair[1])), float(np.isfinite(pair[0]).sum()), block))
-        days.append(made)
+def _alerted(case: Case, both: Compared) -> list[tuple[Check, bool]]:
+    """The slices that alerts are about, whose test has gone over 14 windows against the other rows; and whether those do as well as ever."""
+    made = []
+    frames = [_with_slices(case, s) for s in (both.before, both.recent)]
+    for alert in {alert.slice: alert for alert in case.alerts if alert.name == "slice"}.values():
+        column, _, value = alert.slice.partition("=")
+        if column not in frames[0].columns:
+            continue
+        there, here = ((frame[column].cast(pl.String).fill_null(MISSING) == value).to_numpy() for frame in frames)
+        outside = both.difference(*both.losses, ((~there).astype(float), (~here).astype(float)))
+        said = f"where {alert.slice} the loss given the inputs rose by {alert.size} against the other rows, whose own loss moved by {outside}"
+        one = check("the alert's slice", True, subject=alert.slice, size=alert.size, bound=alert.bound, detail=said)
+        made.append((one, not outside.above(0.0)))
+    return made
+
+
+def _by_day(sample: Sample, pair: list[tuple[Floats, NDArray[np.bool_]]]) -> list[tuple[float, float, int]]:
+    """For each day with enough rows of both the difference of two means (of what is finite), how many rows the first has, and the day."""
+    made = []
+    for block in np.unique(sample.blocks):
+        day = sample.blocks == block
+        inside, outside = (values[day & rows & np.isfinite(values)] for values, rows in pair)
+        if min(len(inside), len(outside)) >= FEW:
+            made.append((float(inside.mean() - outside.mean()), float(len(inside)), int(block)))
+    return made
+
+
+def _moved(days: list[list[tuple[float, float, int]]], confidence: float) -> Estimate:
+    """How far the daily differences moved, before and since; a day counts by the root of its rows."""
     if not all(days):
         return Estimate(None)
     (past, past_size, past_block), (new, new_size, new_block) = (
         tuple(np.array(one) for one in zip(*made, strict=True)) for made in days
     )
+    weights = np.sqrt(past_size), np.sqrt(new_size)
     return stats.moved(
-        past,
-        past_block,
-        new,
-        new_block,
-        before_weights=np.sqrt(past_size),
-        recent_weights=np.sqrt(new_size),
-        confidence=confidence,
+        past, past_block, new, new_block, before_weights=weights[0], recent_weights=weights[1], confidence=confidence
     )
+
+
+def _order(both: Compared, there: NDArray[np.bool_], here: NDArray[np.bool_], confidence: float) -> Estimate:
+    """How far the AUC within a slice and day moved against that of the day's other rows: what is hard for all has no part in it."""
+    days = []
+    for sample, inside in ((both.before, there), (both.recent, here)):
+        days.append(_by_day(sample, [(placements(sample, rows), rows) for rows in (inside, ~inside)]))
+    return _moved(days, confidence)
 
 
 def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
