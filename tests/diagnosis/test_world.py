@@ -60,6 +60,14 @@ def creeping(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     return frame.with_columns(pl.Series("_label", np.where(use, turned, frame["_label"].to_numpy())))
 
 
+def coming_and_going(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
+    """Three days of every six the concept is turned round."""
+    if (day - PAST) % 6 >= 3:
+        return frame
+    turned = (random.random(len(frame)) < 1 / (1 + np.exp(1.3 + 1.2 * frame["x"].to_numpy()))).astype(float)
+    return frame.with_columns(pl.Series("_label", turned))
+
+
 def more_positives(frame: pl.DataFrame, random: Any, day: int) -> pl.DataFrame:
     """Half of the negatives are not asked about."""
     return frame.filter((pl.col("_label") == 1) | pl.Series(random.random(len(frame)) < 0.2))
@@ -126,6 +134,7 @@ def first(story: Any, told: Any, days: int) -> str:
         (2, "sudden concept change", {"world": {"slope": -1.2}}),
         (24, "sudden concept change", {"world": {"base": -0.3}}),
         (24, "gradual concept change", {"fault": creeping}),
+        (18, "recurring concept change", {"fault": coming_and_going}),
         (2, "label shift", {"fault": more_positives, "world": {"rows": 300}}),
         (2, "traffic mix", {"before": mixed(0.33), "fault": mixed(0.75), "world": {"rows": 900}, "start": {"rows": 900}}),
         (2, "miscalibration", {"world": {"score": bold}}),
@@ -139,6 +148,21 @@ def first(story: Any, told: Any, days: int) -> str:
 def test_each_fault_is_told_from_the_others(begin: Any, told: Any, days: int, expected: str, given: dict[str, Any]) -> None:
     made = {k: told.World(**v) if k in ("world", "start") else v for k, v in given.items()}
     assert first(planted(begin, told, days, **made), told, days) == expected
+
+
+def test_an_alert_about_a_slice_is_evidence_from_the_first_day(begin: Any, told: Any) -> None:
+    """The alert has tested 14 windows, the diagnosis may have one."""
+    story = planted(begin, told, 1, fault=slice_fault)
+    said = Alerted(
+        alert="alert/slice/kind", name="slice", subject="kind", state="open", since=story.now - told.DAY, harm=False, size=Estimate(0.2, 0.1, 0.3, 14),
+        bound=0.01, message="the excess loss on kind=b is 0.2", level="outcome", slice="kind=b",
+    )  # fmt: skip
+    entry = story.home.commit(said, key="alert/slice/kind/open")
+    made = model.slice_failure(Case(story.home, story.system, story.now, (entry,)))
+    assert made.verdict is Verdict.FAIL
+    assert made.strength == model.ALERTED
+    assert made.evidence[0].subject == "kind=b"
+    assert "kind=b" in made.act
 
 
 def test_an_earlier_time_fits_again(begin: Any, told: Any) -> None:

@@ -6,7 +6,7 @@ One query a source, over its newest 84 days, with one row a day and hour.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -151,7 +151,7 @@ def _hours(case: Case, stream: Stream) -> Hours:
         made[at[0]] = found[name].cast(pl.Float64).to_numpy()
         return made
 
-    dates = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=int(day) + 1) for day in days]
+    dates = streams.ends(days)
     return Hours(
         dates,
         table("n"),

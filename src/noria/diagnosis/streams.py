@@ -7,7 +7,7 @@ predictions stand in. A *break* is the day from which on a daily number stays at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noria.core import Check, micros, quoted
-from noria.core.window import floor
+from noria.core.window import floor, from_micros
 from noria.data.summary import DAY, merged, summarised
 from noria.diagnosis.case import Case
 from noria.diagnosis.tested import Tested
@@ -50,6 +50,15 @@ def once(case: Case, name: str, make: Callable[[], T]) -> T:
 def tested(case: Case, cause: Callable[[Case], Tested]) -> Tested:
     """What the tests of a cause say, run once a case: causes look at one another."""
     return once(case, f"cause {cause.__module__}.{cause.__name__}", lambda: cause(case))
+
+
+def ends(days: Iterable[int]) -> list[datetime]:
+    """The ends of days that are counted from 1970.
+
+    >>> ends([0])[0].isoformat()
+    '1970-01-02T00:00:00+00:00'
+    """
+    return [from_micros((int(day) + 1) * 86_400_000_000) for day in days]
 
 
 @dataclass(frozen=True)

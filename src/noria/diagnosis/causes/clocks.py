@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from noria.core import Check, Estimate, Verdict, quoted
-from noria.core.window import from_micros
 from noria.data.summary import DAY
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
@@ -113,7 +112,7 @@ def _against_asked(case: Case, stream: Stream) -> Check | None:
         "p": case.home.lake.scan(PREDICTIONS.name, _time=(start - 3 * DAY, stream.end)),
     }
     found = case.home.engine.sql(query, **scans).filter(pl.col("n") >= FEW)
-    dates = [from_micros((day + 1) * 86_400_000_000) for day in found["d"].to_list()]
+    dates = streams.ends(found["d"])
     at = streams.broken(dates, found["gap"].cast(pl.Float64).to_numpy(), floor_=0.02)
     if at is None:
         return None

@@ -16,7 +16,7 @@ from noria.diagnosis.causes.joins import join_broken
 from noria.diagnosis.causes.labels import labels_missing
 from noria.diagnosis.causes.purpose import misaligned, threshold_stale
 from noria.diagnosis.causes.schema import EMPTY, of_schema, schema_changed, standing
-from noria.diagnosis.causes.shift import covariate_shift, traffic_mix
+from noria.diagnosis.causes.shift import SOFT, covariate_shift, traffic_mix
 from noria.diagnosis.causes.skewed import stale_features
 from noria.diagnosis.causes.source import source_late, source_missing, source_truncated
 from noria.diagnosis.causes.units import unit_changed
@@ -27,7 +27,7 @@ from noria.store.rows import DUPLICATE, NOT_READABLE
 QUARANTINED = 0.05
 HOLES = 0.1
 MOVED, LESS = 0.6, 0.2
-SOFT = {"level", "width", "volume", "hours", "lost categories", "values move", "repeated rows"}
+WORLD = SOFT | {"volume", "repeated rows"}
 EXPLAINED: tuple[tuple[Callable[[Case], Tested], tuple[str, ...]], ...] = (
     (source_missing, ("freshness", "volume", "hours")),
     (source_late, ("freshness", "volume", "late rows", "hours")),
@@ -57,7 +57,7 @@ def bad_data(case: Case) -> Tested:
     act = f"mend {', '.join(sources) or 'the source'} with its owner, then turn again: what was quarantined can come once more"
     certain = any(one.name in ("unusable data", "verification") for one in found) and bool(case.of(Blocked) or case.of(Verified))
     left = {one.name for _, rest, whole in _unexplained(case)[0] for one in rest or whole}
-    moved = bool(found) and all(one.name == "verification" for one in found) and left <= SOFT  # the world moves columns too
+    moved = bool(found) and all(one.name == "verification" for one in found) and left <= WORLD  # the world moves columns too
     world = moved and any(streams.tested(case, cause).strength > MOVED / 2 for cause in (covariate_shift, traffic_mix))
     strength = (LESS if world else MOVED if moved else 1.0) if certain or moved else 0.7 if found else 0.0
     return Tested("bad data", "data", act, tuple(made), strength, blocks=True)

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from noria.core import Check, Estimate, Verdict, quoted
-from noria.core.window import from_micros
 from noria.data.summary import DAY
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
@@ -82,7 +81,7 @@ def _emptied(case: Case) -> list[Emptied]:
     )
     found = case.home.engine.sql(query, t=case.home.lake.scan("predictions", _time=(start, case.now)))
     found = found.filter(pl.col("n") >= 5)
-    dates = [from_micros((day + 1) * 86_400_000_000) for day in found["d"].to_list()]
+    dates = streams.ends(found["d"])
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], Emptied] = {}
     for k, feature in enumerate(features):
         shares = found[f"e{k}"].cast(pl.Float64).to_numpy()

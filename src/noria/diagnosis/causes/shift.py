@@ -26,7 +26,7 @@ MATTERS = 0.3
 FEW = 40
 RATIO = 20.0
 TOLD, FACT = 0.4, 0.65
-SOFT = ("level", "width", "hours", "values move", "lost categories")
+SOFT = {"level", "width", "hours", "values move", "lost categories"}
 """What verification finds where the world sends other rows, and where nothing is broken."""
 
 

@@ -12,7 +12,6 @@ import polars as pl
 from noria import features as feature_room
 from noria import stats
 from noria.core import Check, Estimate, Verdict, duration, quoted
-from noria.core.window import from_micros
 from noria.data.summary import DAY
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case
@@ -221,7 +220,7 @@ def _all_together(stream: streams.Stream, by: tuple[str, ...], column: str, coun
     """The daily share of rows that say otherwise than the one before under the same key."""
     subject = f"{stream.name}.{column}"
     days = counts.group_by("d").agg(pl.col("changed", "n").sum()).filter(pl.col("n") >= 3).sort("d")
-    dates = _dates(days["d"])
+    dates = streams.ends(days["d"])
     shares = (days["changed"] / days["n"]).to_list()
     at = streams.broken(dates, np.array(shares, float), floor_=0.02)
     if at is None:
@@ -242,19 +241,15 @@ def _some_stand(stream: streams.Stream, by: tuple[str, ...], column: str, counts
     still = pl.when(pl.col("share") <= FROZEN * pl.col("usual")).then("n").otherwise(0.0)
     days = kept.with_columns(still=still).group_by("d").agg(pl.col("still", "n").sum()).sort("d")
     shares = (days["still"] / days["n"]).to_numpy()
-    at = streams.broken(_dates(days["d"]), shares, floor_=0.02)
+    at = streams.broken(streams.ends(days["d"]), shares, floor_=0.02)
     if at is None:
         return None
-    past = [share for date, share in zip(_dates(days["d"]), shares.tolist(), strict=True) if date <= at.at]
+    past = [share for date, share in zip(streams.ends(days["d"]), shares.tolist(), strict=True) if date <= at.at]
     if at.after < SOME_KEYS or at.after < 2 * max(past):
         return None
     subject = f"{stream.name}.{column}"
     said = f"{at.after:.0%} of the rows of {subject} are under a {', '.join(by)} that stands still since {at.at:%Y-%m-%d}, {at.before:.0%} before"
     return check(CHANGE, True, subject=subject, size=Estimate(at.after, n=at.days), bound=2 * max(past), detail=said)
-
-
-def _dates(days: pl.Series) -> list[datetime]:
-    return [from_micros((day + 1) * 86_400_000_000) for day in days.to_list()]
 
 
 def _constant(case: Case) -> list[Check]:
@@ -268,7 +263,7 @@ def _constant(case: Case) -> list[Check]:
     kinds = ", ".join(f"count(distinct {quoted(f.name)}) as k{k}" for k, f in enumerate(features))
     query = f"select (epoch_us(_time) - 1) // 86400000000 as d, count(*) as n, {kinds} from t where {streams.between('_time', start, case.now)} group by d order by d"
     found = case.home.engine.sql(query, t=case.home.lake.scan("predictions", _time=(start, case.now))).filter(pl.col("n") >= 5)
-    dates = [from_micros((day + 1) * 86_400_000_000) for day in found["d"].to_list()]
+    dates = streams.ends(found["d"])
     made = []
     for k, feature in enumerate(features):
         counts = found[f"k{k}"].cast(pl.Float64).to_numpy()
