@@ -25,7 +25,7 @@ from noria.records import Analysed, Gated
 DIFFERENT = 0.6
 KEPT = 0.03
 FLIPPED = 0.03
-MOST = 0.45
+MOST = 0.48
 GAIN = 0.01
 LEAST_NOISE = 0.01
 FEWEST = 3

@@ -19,13 +19,14 @@ from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.compared import Compared, Largest
 from noria.diagnosis.learned import frequent
 from noria.diagnosis.tested import Tested, check
-from noria.records import Verified
+from noria.records import Entry, Verified
 from noria.stats import moved
 
 MATTERS = 0.3
 FEW = 40
 RATIO = 20.0
 TOLD, FACT = 0.4, 0.65
+LATELY = 7
 SOFT = {"level", "width", "hours", "values move", "lost categories"}
 """What verification finds where the world sends other rows, and where nothing is broken."""
 
@@ -73,21 +74,39 @@ def _told_by_alerts(case: Case) -> tuple[Check, ...]:
     made = [
         check("inputs moved", True, subject=one.subject, size=one.size, bound=one.bound, detail=one.message) for one in found[-3:]
     ]
-    for entry in case.of(Verified)[-1:]:
+    for entry in _softly(case):
         source, failed = entry.record.source, [one for one in entry.record.checks if one.verdict is Verdict.FAIL]
-        if source == streams.asked_name(case) and failed and all(one.name in SOFT for one in failed):
-            made += [
-                check(
-                    "inputs moved",
-                    True,
-                    subject=f"{source}.{one.subject}".rstrip("."),
-                    size=one.estimate,
-                    bound=one.bound,
-                    detail=one.detail,
-                )
-                for one in failed[:3]
-            ]
+        made += [
+            check(
+                "inputs moved",
+                True,
+                subject=f"{source}.{one.subject}".rstrip("."),
+                size=one.estimate,
+                bound=one.bound,
+                detail=one.detail,
+            )
+            for one in failed[:3]
+        ]
     return tuple(made)
+
+
+def _softly(case: Case) -> list[Entry[Verified]]:
+    """The newest failed verification of what is asked, when it and all that fail now found only what the world does: labels and outcomes echo what was asked."""
+    asked, symptoms = streams.asked_name(case), case.of(Verified)
+    if not symptoms or not all(_soft(entry) for entry in symptoms):
+        return []
+    since = symptoms[-1].at - LATELY * case.every
+    lately = [
+        e
+        for e in case.home.ledger.read(Verified, prefix=f"verify/{asked}/", since=since, until=case.until)
+        if e.at <= symptoms[-1].at
+    ]
+    failed = [entry for entry in lately if entry.record.verdict is Verdict.FAIL]
+    return failed[-1:] if failed and _soft(failed[-1]) else []
+
+
+def _soft(entry: Entry[Verified]) -> bool:
+    return all(one.name in SOFT for one in entry.record.checks if one.verdict is Verdict.FAIL)
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
