@@ -92,9 +92,10 @@ def _told_by_alerts(case: Case) -> tuple[Check, ...]:
 
 def _softly(case: Case) -> list[Entry[Verified]]:
     """The newest failed verification of what is asked, when it and all that fail now found only what the world does: labels and outcomes echo what was asked."""
-    asked, symptoms = streams.asked_name(case), case.of(Verified)
+    symptoms = case.of(Verified)
     if not symptoms or not all(_soft(entry) for entry in symptoms):
         return []
+    asked = streams.asked_name(case)
     since = symptoms[-1].at - LATELY * case.every
     lately = [
         e
