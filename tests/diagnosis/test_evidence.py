@@ -1,0 +1,160 @@
+"""Single pieces of evidence, each on its own: what was seen at the first look, clocks that went back, baselines, prices, late labels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import river as rivers
+
+from noria.core import Check, Verdict, Window
+from noria.diagnosis import streams
+from noria.diagnosis.case import Sample
+from noria.diagnosis.causes import clocks, payoffs, purpose
+from noria.diagnosis.compared import Compared
+from noria.diagnosis.diagnose import OVER, diagnosed
+from noria.diagnosis.symptoms import first_look
+from noria.records import Cause, Diagnosed, Monitored, Signal
+
+HOUR, DAY = rivers.HOUR, rivers.DAY
+
+
+# ------------------------------------------------------------------------------------------------------ the first look
+
+
+def diagnosis(story: Any, name: str, weight: float, subject: str = "weather", symptom: str = "alert/planted/open") -> Diagnosed:
+    evidence = (Check("freshness", Verdict.FAIL, subject, None, None, "nothing came for two days"),)
+    cause = Cause(name, Verdict.FAIL, weight, "data", "ask its owner", evidence)
+    window = Window(story.now - DAY, story.now)
+    return Diagnosed(symptoms=(symptom,), window=window, causes=(cause,), back_to="data", account="")
+
+
+def carried(story: Any, earlier: Diagnosed) -> Cause | None:
+    record = diagnosed(story.case(), earlier)
+    return next((one for one in record.causes if one.name == earlier.causes[0].name and one.verdict is Verdict.FAIL), None)
+
+
+def test_a_fault_of_data_that_was_seen_stays_seen_and_holds_nothing_back(river: Any) -> None:
+    story = river()
+    seen = carried(story, diagnosis(story, "source late", 0.9))
+    assert seen is not None
+    assert seen.evidence[0].detail == f"{OVER}nothing came for two days"
+    assert not diagnosed(story.case(), diagnosis(story, "source late", 0.9)).blocks_retraining
+
+
+@pytest.mark.parametrize(("name", "weight"), [("source late", 0.3), ("sudden concept change", 0.9)])
+def test_what_was_unsure_or_inferred_is_not_carried_on(river: Any, name: str, weight: float) -> None:
+    story = river()
+    assert carried(story, diagnosis(story, name, weight)) is None
+
+
+def test_the_first_look_is_the_oldest_diagnosis_of_the_same_first_symptom(river: Any) -> None:
+    story = river()
+    told = [
+        diagnosis(story, name, 0.9, symptom=symptom) for name, symptom in (("bad data", "a"), ("leak", "b"), ("duplicates", "a"))
+    ]
+    entries = [story.home.commit(record, key=f"diagnosis/{k}") for k, record in enumerate(told)]
+    assert first_look(story.home, entries[2]).causes[0].name == "bad data"
+    assert first_look(story.home, entries[1]).causes[0].name == "leak"
+
+
+# ------------------------------------------------------------------------------------------------------ clocks that went back
+
+
+@pytest.mark.parametrize(("told_again", "found"), [(True, True), (False, False)])
+def test_hours_that_are_told_twice_are_a_clock_that_went_back(river: Any, told_again: bool, found: bool) -> None:
+    """A source that is three hours late is as much older, and tells nothing twice."""
+
+    def batch(day: int, rows: pl.DataFrame) -> dict[str, Any]:
+        first, last = rows["_time"].min(), rows["_time"].max()
+        again = 3 * len(rivers.STATIONS) if told_again and day == 44 else 0
+        return {"first": first, "last": last, "restated": again}
+
+    def back(rows: pl.DataFrame, day: int, random: np.random.Generator) -> pl.DataFrame:
+        return rows.with_columns(pl.col("hour") - 3 * HOUR, _known=pl.col("hour") + HOUR)
+
+    case = river(faults={"weather": back}, ingested={"weather": batch}).case()
+    made = clocks._gone_back(case, streams.streams(case)["weather"])
+    assert (made is not None and made.verdict is Verdict.FAIL) is found
+    if made is not None:
+        assert made.estimate is not None
+        assert made.estimate.value == -3.0
+
+
+# ------------------------------------------------------------------------------------------------------ baselines
+
+
+def windows(lead: float, since: float, rise: float = 0.0) -> Any:
+    """Twenty windows in which the release's log loss is lower by ``lead`` than the last label's, and six in which it is so by ``since``."""
+    random, start, made = np.random.default_rng(4), rivers.START, []
+    for k in range(26):
+        late = k >= 20
+        other = 0.6 - (rise if late else 0.0) + random.normal(0, 0.01)
+        own = other - (since if late else lead) + random.normal(0, 0.01)
+        signals = tuple(
+            Signal("log_loss", who, "outcome", float(value)) for who, value in (("champion", own), ("last label", other))
+        )
+        made.append(
+            Monitored(
+                window=Window(start + k * DAY, start + (k + 1) * DAY), about="outcomes", release="r", n=500, signals=signals
+            )
+        )
+    objective = SimpleNamespace(metric="log_loss")
+    return SimpleNamespace(
+        outcomes=made, window=Window(start + 20 * DAY, start + 26 * DAY), system=SimpleNamespace(objective=objective)
+    )
+
+
+def test_a_release_that_was_ahead_fell_unless_the_baseline_rose() -> None:
+    assert purpose._was_ahead(windows(0.1, -0.1), "last label")
+    assert not purpose._was_ahead(windows(-0.1, -0.1), "last label")
+    assert not purpose._was_ahead(windows(0.1, -0.1, rise=0.2), "last label")
+
+
+# ------------------------------------------------------------------------------------------------------ prices
+
+
+def priced(past: tuple[float, float], new: tuple[float, float]) -> Any:
+    """A column of which a day's least and greatest were ``past`` for ten days, and ``new`` for four."""
+    spans = [past] * 10 + [new] * 4
+    days = [
+        (SimpleNamespace(day=rivers.START + k * DAY), SimpleNamespace(mean=(low + high) / 2, low=low, high=high))
+        for k, (low, high) in enumerate(spans)
+    ]
+    at = SimpleNamespace(at=rivers.START + 9 * DAY, days=4)
+    moved = SimpleNamespace(stream=SimpleNamespace(name="money", of=lambda column: days), column="gain", at=at)
+    return SimpleNamespace(notes={"priced columns": [moved]})
+
+
+def test_a_price_that_turned_its_sign_is_told_from_one_of_another_size() -> None:
+    turned, larger, same = (
+        priced((10.0, 30.0), (-30.0, -10.0)),
+        priced((10.0, 30.0), (50.0, 90.0)),
+        priced((10.0, 30.0), (10.0, 30.4)),
+    )
+    assert [one.subject for one in payoffs.jumped(turned, turned=True)] == ["money.gain"]
+    assert payoffs.jumped(turned, turned=False) == []
+    assert payoffs.jumped(larger, turned=True) == []
+    assert payoffs.jumped(larger, turned=False)[0].estimate.value == pytest.approx(50.0)  # type: ignore[union-attr]
+    assert payoffs.jumped(same, turned=False) == payoffs.jumped(same, turned=True) == []
+
+
+# ------------------------------------------------------------------------------------------------------ order within the day
+
+
+def test_disorder_is_one_less_the_auc_of_each_day_that_has_both_labels() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(2)
+    score = random.random(400)
+    label = (random.random(400) < score).astype(float)
+    label[:100] = 0.0  # a day without a true label says nothing of order
+    frame, blocks = pl.DataFrame({"x": score}), np.repeat(np.arange(4), 100)
+    whole = Sample(frame, label, score, blocks)
+    made, past = Compared(whole.take(blocks < 3), whole.take(blocks == 3)).disorder
+    expected = [1 - roc_auc_score(label[blocks == day], score[blocks == day]) for day in (1, 2, 3)]
+    assert made == pytest.approx(expected)
+    assert past == 2
