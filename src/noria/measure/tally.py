@@ -4,6 +4,9 @@ Small tables are counted by numpy, large ones by polars expressions of all colum
 a column is a few vector instructions, while a look-up of the bin is many). Both give the same: everything is a count, an extreme, or a
 sum of integers. For the moments each number is rounded to a fixed point of its column (its ``grid``): 32 bits to the reference's
 range for the number, 26 to the square of it. A number further than 32 ranges off counts as that far in the moments, not in the bins.
+
+In the large scan the rounding is an addition: the bits of x + 1.5 * 2^52 are those of 1.5 * 2^52 plus x rounded to a whole number (to the even one at
+a half, as IEEE 754 adds), so that the sum of the bits, less the constant's, is the sum of the whole numbers, modulo 2^64.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from numpy.typing import NDArray
 from noria.core import Refused
 
 BITS = 32
-SQUARES = 2.0**-38
+HALF = 2.0**-19
+SQUARES = HALF * HALF
+MAGIC = 1.5 * 2.0**52
 FAR = 32.0
 FINEST, COARSEST = -900, 1000
 SMALL = 250_000
@@ -103,7 +108,7 @@ def count_numbers(values: Floats, asked: Numbers) -> dict[str, Any]:
     apart = np.clip(
         (finite - asked.grid.centre) * asked.grid.unit, -asked.grid.far * asked.grid.unit, asked.grid.far * asked.grid.unit
     )
-    sums = apart.astype(np.int64).sum(), (apart * apart * SQUARES + 0.5).astype(np.int64).sum()
+    sums = np.rint(apart).astype(np.int64).sum(), np.rint(apart * apart * SQUARES).astype(np.int64).sum()
     return found | {"low": float(finite.min()) + 0.0, "high": float(finite.max()) + 0.0, "sums": (int(sums[0]), int(sums[1]))}
 
 
@@ -143,7 +148,7 @@ def count_frame(
     if row["n"] > MOST_ROWS:
         raise Refused(f"{row['n']:,} rows are too many for one profile", hint="profile parts of the table and merge them")
     made = {name: _number_found(f"n{place}", row, one) for place, (name, one) in enumerate(numbers.items())}
-    again = [name for name, one in numbers.items() if _doubtful(made[name], one)]
+    again = [name for place, (name, one) in enumerate(numbers.items()) if _doubtful(made[name], row, f"n{place}", one)]
     if again:
         made |= _bounded(lazy, schema, {name: numbers[name] for name in again})
     for (name, values), table in zip(categories.items(), tables, strict=True):
@@ -160,13 +165,15 @@ def _plain(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
 
 def _number_scan(key: str, x: pl.Expr, asked: Numbers, apart: pl.Expr | None = None) -> list[pl.Expr]:
     if apart is None:
-        apart = (x - asked.grid.centre) * asked.grid.unit
+        scale = asked.grid.unit * HALF
+        apart = x * scale - asked.grid.centre * scale
     made = [
+        x.count().alias(f"{key} there"),
         x.is_finite().sum().alias(f"{key} finite"),
         x.min().alias(f"{key} low"),
         x.max().alias(f"{key} high"),
-        apart.cast(pl.Int64, wrap_numerical=True).sum().alias(f"{key} first"),
-        (apart * apart * SQUARES + 0.5).cast(pl.Int64, wrap_numerical=True).sum().alias(f"{key} second"),
+        (apart + MAGIC * HALF).reinterpret(dtype=pl.Int64).sum().alias(f"{key} first"),
+        (apart * apart + MAGIC).reinterpret(dtype=pl.Int64).sum().alias(f"{key} second"),
     ]
     made += [(x <= edge).sum().alias(f"{key} to {place}") for place, edge in enumerate(asked.edges)]
     if asked.low is not None and asked.high is not None:
@@ -180,16 +187,25 @@ def _number_found(key: str, row: Mapping[str, Any], asked: Numbers) -> dict[str,
     found: dict[str, Any] = {"n": row["n"], "nulls": row["n"] - finite, "counts": tuple(np.diff(upto).tolist())}
     if asked.low is not None and asked.high is not None:
         found["outside"] = int(row[f"{key} below"]) + finite - int(row[f"{key} within"])
-    found["sums"] = (int(row[f"{key} first"] or 0), int(row[f"{key} second"] or 0))
+    there = int(row[f"{key} there"])
+    found["sums"] = (_summed(row[f"{key} first"], there, MAGIC * HALF), _summed(row[f"{key} second"], there, MAGIC))
     if finite:
         found |= {"low": float(row[f"{key} low"]) + 0.0, "high": float(row[f"{key} high"]) + 0.0}
     return found
 
 
-def _doubtful(found: Mapping[str, Any], asked: Numbers) -> bool:
-    """Whether the scan met numbers that the sums cannot hold, or infinities."""
+def _summed(bits: int | None, n: int, magic: float) -> int:
+    """The sum of ``n`` whole numbers from the sum of the bits of each plus ``magic``, modulo 2^64."""
+    whole = ((bits or 0) - n * int(np.float64(magic).view(np.int64))) % (1 << 64)
+    return whole - (1 << 64) if whole >= 1 << 63 else whole
+
+
+def _doubtful(found: Mapping[str, Any], row: Mapping[str, Any], key: str, asked: Numbers) -> bool:
+    """Whether the scan met numbers that the sums cannot hold: far ones, or such that are not finite."""
+    if row[f"{key} there"] != row[f"{key} finite"]:
+        return True
     if "low" not in found:
-        return bool(found["nulls"])
+        return False
     centre, far = asked.grid.centre, asked.grid.far
     return bool(found["low"] <= centre - far or found["high"] >= centre + far)
 
@@ -200,7 +216,8 @@ def _bounded(lazy: pl.LazyFrame, schema: Mapping[str, pl.DataType], numbers: Map
     for place, (name, one) in enumerate(numbers.items()):
         x = _plain(name, schema)
         x = pl.when(x.is_finite()).then(x)
-        limit = one.grid.far * one.grid.unit
-        asked += _number_scan(f"n{place}", x, one, ((x - one.grid.centre) * one.grid.unit).clip(-limit, limit))
+        scale = one.grid.unit * HALF
+        limit = one.grid.far * scale
+        asked += _number_scan(f"n{place}", x, one, (x * scale - one.grid.centre * scale).clip(-limit, limit))
     row = lazy.select(asked).collect(engine="streaming").row(0, named=True)
     return {name: _number_found(f"n{place}", row, one) for place, (name, one) in enumerate(numbers.items())}
