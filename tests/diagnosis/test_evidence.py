@@ -12,12 +12,12 @@ import river as rivers
 
 from noria.core import Check, Verdict, Window
 from noria.diagnosis import streams
-from noria.diagnosis.case import Sample
-from noria.diagnosis.causes import clocks, payoffs, purpose
+from noria.diagnosis.case import Case, Sample
+from noria.diagnosis.causes import clocks, payoffs, purpose, shift
 from noria.diagnosis.compared import Compared
 from noria.diagnosis.diagnose import OVER, diagnosed
 from noria.diagnosis.symptoms import first_look
-from noria.records import Cause, Diagnosed, Monitored, Signal
+from noria.records import Cause, Diagnosed, Monitored, Signal, Verified
 
 HOUR, DAY = rivers.HOUR, rivers.DAY
 
@@ -158,3 +158,26 @@ def test_disorder_is_one_less_the_auc_of_each_day_that_has_both_labels() -> None
     expected = [1 - roc_auc_score(label[blocks == day], score[blocks == day]) for day in (1, 2, 3)]
     assert made == pytest.approx(expected)
     assert past == 2
+
+
+# ------------------------------------------------------------------------------------------------------ what echoes what was asked
+
+
+def verified(story: Any, source: str, name: str, days_ago: int) -> Any:
+    failed = Check(name, Verdict.FAIL, "", None, None, "a third of a day's rows come in hours that never were empty and are now")
+    upto = story.now - days_ago * DAY
+    record = Verified(source=source, upto=upto, checks=(failed,), tested=9, verdict=Verdict.FAIL)
+    return story.home.commit(record, key=f"verify/{source}/{upto.isoformat()}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "echo", "found"),
+    [("hours", "hours", True), ("hours", "range", False), ("range", "hours", False), ("", "hours", False)],
+)
+def test_labels_that_fail_as_what_was_asked_does_say_that_inputs_moved(river: Any, asked: str, echo: str, found: bool) -> None:
+    story = river()
+    if asked:
+        verified(story, "orders", asked, 1)
+    case = Case(story.home, story.system, story.now, (verified(story, "results", echo, 0),))
+    moved = [one for one in shift.covariate_shift(case).evidence if one.name == "inputs moved" and one.verdict is Verdict.FAIL]
+    assert [one.subject for one in moved] == (["orders"] if found else [])
