@@ -119,6 +119,7 @@ def windows(
         made = [
             _signal("labelled", "label", 0.98 + 0.005 * float(random.normal())),
             _signal("silent", "label", 0.0),
+            _signal("delay p50 hours", "label", 1 + 0.05 * abs(float(random.normal()))),
             _signal("delay p90 hours", "label", 3 + 0.2 * abs(float(random.normal()))),
             _signal("mean", "label", 0.25),
             _signal("rows", "champion", 400.0),

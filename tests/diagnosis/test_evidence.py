@@ -1,4 +1,4 @@
-"""Single pieces of evidence, each on its own: what was seen at the first look, clocks that went back, baselines, prices, late labels."""
+"""Single pieces of evidence, each on its own: what was seen at the first look, clocks that went back, baselines, prices, order within the day, labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 import river as rivers
+from sklearn.metrics import roc_auc_score
 
+from noria import stats
 from noria.core import Check, Verdict, Window
 from noria.diagnosis import streams
 from noria.diagnosis.case import Case, Sample
-from noria.diagnosis.causes import clocks, payoffs, purpose, shift
-from noria.diagnosis.compared import Compared
+from noria.diagnosis.causes import clocks, labels, payoffs, purpose, shift
+from noria.diagnosis.compared import Compared, expected_auc
 from noria.diagnosis.diagnose import OVER, diagnosed
 from noria.diagnosis.symptoms import first_look
-from noria.records import Cause, Diagnosed, Monitored, Signal, Verified
+from noria.records import Cause, CohortClosed, Diagnosed, Monitored, Signal, Verified
 
 HOUR, DAY = rivers.HOUR, rivers.DAY
 
@@ -64,8 +66,8 @@ def test_the_first_look_is_the_oldest_diagnosis_of_the_same_first_symptom(river:
 # ------------------------------------------------------------------------------------------------------ clocks that went back
 
 
-@pytest.mark.parametrize(("told_again", "found"), [(True, True), (False, False)])
-def test_hours_that_are_told_twice_are_a_clock_that_went_back(river: Any, told_again: bool, found: bool) -> None:
+@pytest.mark.parametrize("told_again", [True, False])
+def test_hours_that_are_told_twice_are_a_clock_that_went_back(river: Any, told_again: bool) -> None:
     """A source that is three hours late is as much older, and tells nothing twice."""
 
     def batch(day: int, rows: pl.DataFrame) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def test_hours_that_are_told_twice_are_a_clock_that_went_back(river: Any, told_a
 
     case = river(faults={"weather": back}, ingested={"weather": batch}).case()
     made = clocks._gone_back(case, streams.streams(case)["weather"])
-    assert (made is not None and made.verdict is Verdict.FAIL) is found
+    assert (made is not None and made.verdict is Verdict.FAIL) is told_again
     if made is not None:
         assert made.estimate is not None
         assert made.estimate.value == -3.0
@@ -145,19 +147,95 @@ def test_a_price_that_turned_its_sign_is_told_from_one_of_another_size() -> None
 # ------------------------------------------------------------------------------------------------------ order within the day
 
 
-def test_disorder_is_one_less_the_auc_of_each_day_that_has_both_labels() -> None:
-    from sklearn.metrics import roc_auc_score
+def world(
+    random: np.random.Generator, days: range, rows: int, *, spread: float = 1.0, slope: float = 1.5, base: float = 0.0
+) -> Sample:
+    """Rows whose label follows x by ``slope``; the scores believe in the ordinary one."""
+    n = len(days) * rows
+    x = spread * random.standard_normal(n)
+    label = (random.random(n) < 1 / (1 + np.exp(-base - slope * x))).astype(float)
+    score = 1 / (1 + np.exp(-base - 1.5 * x))
+    return Sample(pl.DataFrame({"x": x}), label, score, np.repeat(np.asarray(days), rows))
 
+
+def joined(parts: list[Sample]) -> Sample:
+    return Sample(
+        pl.concat([one.frame for one in parts]), *(np.concatenate([getattr(one, name) for one in parts]) for name in ("label", "score", "blocks"))
+    )  # fmt: skip
+
+
+def turns(rows: int = 120, since: int | None = None, base: float = 0.0, **odd: float) -> int:
+    """The episodes found when three days of every six are ``odd``."""
+    random = np.random.default_rng(7)
+    before = world(random, range(40), rows, base=base)
+    later = [world(random, range(d, d + 1), since or rows, base=base, **(odd if (d - 40) % 6 < 3 else {})) for d in range(40, 58)]
+    order, variances, past = Compared(before, joined(later)).disorder
+    return stats.episodes(order, before=past, variances=variances)[0]
+
+
+def test_an_order_that_falls_and_comes_back_is_counted() -> None:
+    assert turns(slope=-1.5) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"slope": 1.5}, "nothing happens"),
+        ({"spread": 0.35}, "rows of the middle alone are harder to order, and the inputs say so"),
+        ({"slope": 3.0}, "the order gets better"),
+        ({"rows": 160, "since": 25}, "fewer rows make the order noisier"),
+        ({"rows": 100, "base": -5.0, "slope": -1.5}, "most days have too few true labels to say"),
+    ],
+)
+def test_what_is_no_order_that_falls_and_comes_back(given: dict[str, Any], why: str) -> None:
+    assert turns(**given) == 0, why
+
+
+def test_expected_auc_is_that_of_labels_drawn() -> None:
     random = np.random.default_rng(2)
-    score = random.random(400)
-    label = (random.random(400) < score).astype(float)
-    label[:100] = 0.0  # a day without a true label says nothing of order
-    frame, blocks = pl.DataFrame({"x": score}), np.repeat(np.arange(4), 100)
-    whole = Sample(frame, label, score, blocks)
-    made, past = Compared(whole.take(blocks < 3), whole.take(blocks == 3)).disorder
-    expected = [1 - roc_auc_score(label[blocks == day], score[blocks == day]) for day in (1, 2, 3)]
-    assert made == pytest.approx(expected)
-    assert past == 2
+    score = np.round(random.random(60), 1)
+    chance = random.random(60)
+    drawn = []
+    for _ in range(3000):
+        label = random.random(60) < chance
+        drawn.append(roc_auc_score(label, score))
+    assert expected_auc(score, chance) == pytest.approx(np.mean(drawn), abs=0.005)
+
+
+# ------------------------------------------------------------------------------------------------------ labels that are missing
+
+
+def lost(kinds: list[str], asked: list[str]) -> Any:
+    """Forty days, and seven on which rows of ``kinds`` have no label and rows of the kinds ``asked`` alone are asked, as a case of labels that are missing."""
+    random = np.random.default_rng(5)
+
+    def sample(days: range, names: list[str]) -> Sample:
+        n = 90 * len(days)
+        kind, x = random.choice(names, n), random.standard_normal(n)
+        return Sample(pl.DataFrame({"x": x, "kind": kind}), np.full(n, np.nan), np.full(n, 0.5), np.repeat(np.asarray(days), 90))
+
+    samples = [sample(range(40), ["a", "b", "c"]), sample(range(40, 47), asked)]
+    start = rivers.START
+    cohorts = [
+        CohortClosed(window=Window(start + d * DAY, start + (d + 1) * DAY), revision=0, n=90, silent=0, mean=0.5, rows="r",
+                     labelled=88 if d < 40 else 88 - 29 * len(kinds), delay={"p50": 2.0, "p90": 3.0})
+        for d in range(47)
+    ]  # fmt: skip
+    label = SimpleNamespace(within="8h", source=SimpleNamespace(name="results"))
+    return SimpleNamespace(
+        cohorts=cohorts, window=Window(start + 40 * DAY, start + 47 * DAY), system=SimpleNamespace(label=label), every=DAY,
+        notes={"streams": {}}, rows=lambda window, **_: samples[window.start >= start + 40 * DAY],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "strength"), [(["a", "b", "c"], 0.92), (["a", "c"], 0.5)])
+def test_labels_missing_of_one_kind_are_missing_and_those_of_other_rows_may_be_the_world(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str], strength: float
+) -> None:
+    monkeypatch.setattr(streams, "streams", lambda case: {})
+    made = labels.labels_missing(lost(["b"], asked))
+    assert made.verdict is Verdict.FAIL
+    assert made.strength == strength
 
 
 # ------------------------------------------------------------------------------------------------------ what echoes what was asked

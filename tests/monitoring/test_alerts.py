@@ -217,8 +217,8 @@ def test_each_signal_of_the_contract_leads_to_its_alert(told: Any) -> None:
 
 
 def test_a_gross_window_is_enough(told: Any) -> None:
-    def history(value: float) -> History:
-        signal = Signal("missing", "y", "feature", value, 0.02, Verdict.FAIL)
+    def history(value: float, name: str = "missing") -> History:
+        signal = Signal(name, "y", "feature", value, 0.02, Verdict.FAIL)
         window = Window(START, START + DAY)
         return History(
             told.declaration(),
@@ -229,6 +229,8 @@ def test_a_gross_window_is_enough(told: Any) -> None:
 
     assert [f.name for f in facts.drift(history(0.5)) if f.raised] == ["missing values"]
     assert not [f for f in facts.drift(history(0.07)) if f.raised]  # 3.5 bounds, but a tenth of the rows is asked for
+    assert [f.name for f in facts.drift(history(0.6, "unseen")) if f.raised] == ["unseen values"]
+    assert not [f for f in facts.drift(history(0.3, "unseen")) if f.raised]  # what is only new: half of the rows
 
 
 def test_labels_that_stay_away_come_late_or_come_by_silence(told: Any) -> None:

@@ -310,8 +310,11 @@ class Case:
         chosen = own if own.block_count >= max(least, 0.8 * rows.block_count) else rows
         return chosen if chosen.block_count >= least else None
 
-    def rows(self, window: Window, *, answered: bool = True, most: int = MOST_ROWS) -> Sample | None:
-        """The closed rows of a window that may be learned from, evenly thinned to ``most``; ``answered``: those with a score only."""
+    def rows(self, window: Window, *, answered: bool = True, labelled: bool = True, most: int = MOST_ROWS) -> Sample | None:
+        """The closed rows of a window that may be learned from, evenly thinned to ``most``; ``answered``: those with a score only.
+
+        Without ``labelled`` all rows that were asked, the label NaN where none came.
+        """
         known = self.home.lake.schema("predictions")
         if known is None or (answered and self.release is None) or self.system.task == "multiclass":
             return None
@@ -320,7 +323,9 @@ class Case:
         extra = [*objective.slices, *objective.sensitive, *measure.columns_read(objective.value.sql)]
         more = ["_score", "_act", "_act_propensity", "_release", "_variant", *(name for name in extra if name in known)]
         wanted = list(dict.fromkeys([*more, *features]))
-        rows = measure.usable(self.system, measure.closed(self.home, self.system, window, columns=wanted))
+        rows = measure.closed(self.home, self.system, window, columns=wanted)
+        if labelled:
+            rows = measure.usable(self.system, rows)
         if answered:
             rows = rows.filter((pl.col("_release").fill_null("") != "") & pl.col("_score").is_finite())
         if rows.is_empty():

@@ -23,7 +23,7 @@ from noria.stats import moved
 
 FAMILY = 0.02
 LEAST_SHARE = 0.05
-FEW = 5
+FEW, MOST_DAYS = 5, 0.7
 
 
 @dataclass(frozen=True)
@@ -263,20 +263,29 @@ class Compared:
         return sign * np.concatenate(days), len(days[0])
 
     @cached_property
-    def disorder(self) -> tuple[Floats, int]:
-        """How badly the scores order each day's rows (1 - AUC within the day), over both times, for days with five of either label; and how many are before."""
+    def disorder(self) -> tuple[Floats, Floats, int]:
+        """How much worse the scores order each day's rows than the rows before teach to expect: (by day, relative variances, days before).
+
+        The expected AUC within the day less the one found, over both times, for days with five of either label; what is expected of each row comes from
+        its inputs (``old``), so that a day of other rows, easier or harder to order, is none of disorder. The variance of an AUC goes about as 1/true +
+        1/false. Empty unless most days of both times count.
+        """
         if not self.binary:
-            return np.empty(0), 0
-        days = []
-        for sample in (self.before, self.recent):
+            return np.empty(0), np.empty(0), 0
+        kept: list[tuple[int, float, float]] = []
+        for time, (sample, expected) in enumerate(zip((self.before, self.recent), self.old, strict=True)):
             placed = placements(sample)
             for block in np.unique(sample.blocks):
                 day = sample.blocks == block
                 true = int(sample.label[day].sum())
-                enough = min(true, int(day.sum()) - true) >= FEW
-                days.append((sample is self.before, 1 - float(np.nanmean(placed[day])) if enough else float("nan")))
-        kept = [(past, value) for past, value in days if np.isfinite(value)]
-        return np.array([value for _, value in kept]), sum(past for past, _ in kept)
+                false = int(day.sum()) - true
+                if min(true, false) >= FEW:
+                    apart = expected_auc(sample.score[day], expected[day]) - float(np.nanmean(placed[day]))
+                    kept.append((time, apart, 1 / true + 1 / false))
+        past = sum(time == 0 for time, *_ in kept)
+        if past < MOST_DAYS * self.before.block_count or len(kept) - past < MOST_DAYS * self.recent.block_count:
+            return np.empty(0), np.empty(0), 0
+        return np.array([value for _, value, _ in kept]), np.array([variance for *_, variance in kept]), past
 
     @cached_property
     def advantage(self) -> tuple[Floats, Floats]:
@@ -331,6 +340,18 @@ def placements(sample: Sample, only: NDArray[np.bool_] | None = None) -> Floats:
             lower, most = (np.searchsorted(false, sample.score[true], side=side) for side in ("left", "right"))
             made[true] = (lower + most) / (2 * len(false))
     return made
+
+
+def expected_auc(score: Floats, chance: Floats) -> float:
+    """The AUC to be expected of scores when each row's label is true with its ``chance``.
+
+    >>> expected_auc(np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0, 1.0])), expected_auc(np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.5, 0.5]))
+    (1.0, 0.5)
+    """
+    values, places = np.unique(score, return_inverse=True)
+    true, false = (np.bincount(places, weights=part, minlength=len(values)) for part in (chance, 1 - chance))
+    pairs = float(true.sum() * false.sum())
+    return float(true @ (np.cumsum(false) - false / 2)) / pairs if pairs > 0 else 0.5
 
 
 def folds(sample: Sample) -> NDArray[np.int64]:

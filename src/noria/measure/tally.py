@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from noria.core import Refused
 
 BITS = 32
-HALF = 2.0**-19
-SQUARES = HALF * HALF
+ROOT = 2.0**-19
+SQUARES = ROOT * ROOT
 MAGIC = 1.5 * 2.0**52
 FAR = 32.0
 FINEST, COARSEST = -900, 1000
@@ -165,14 +165,14 @@ def _plain(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
 
 def _number_scan(key: str, x: pl.Expr, asked: Numbers, apart: pl.Expr | None = None) -> list[pl.Expr]:
     if apart is None:
-        scale = asked.grid.unit * HALF
+        scale = asked.grid.unit * ROOT
         apart = x * scale - asked.grid.centre * scale
     made = [
         x.count().alias(f"{key} there"),
         x.is_finite().sum().alias(f"{key} finite"),
         x.min().alias(f"{key} low"),
         x.max().alias(f"{key} high"),
-        (apart + MAGIC * HALF).reinterpret(dtype=pl.Int64).sum().alias(f"{key} first"),
+        (apart + MAGIC * ROOT).reinterpret(dtype=pl.Int64).sum().alias(f"{key} first"),
         (apart * apart + MAGIC).reinterpret(dtype=pl.Int64).sum().alias(f"{key} second"),
     ]
     made += [(x <= edge).sum().alias(f"{key} to {place}") for place, edge in enumerate(asked.edges)]
@@ -188,7 +188,7 @@ def _number_found(key: str, row: Mapping[str, Any], asked: Numbers) -> dict[str,
     if asked.low is not None and asked.high is not None:
         found["outside"] = int(row[f"{key} below"]) + finite - int(row[f"{key} within"])
     there = int(row[f"{key} there"])
-    found["sums"] = (_summed(row[f"{key} first"], there, MAGIC * HALF), _summed(row[f"{key} second"], there, MAGIC))
+    found["sums"] = (_summed(row[f"{key} first"], there, MAGIC * ROOT), _summed(row[f"{key} second"], there, MAGIC))
     if finite:
         found |= {"low": float(row[f"{key} low"]) + 0.0, "high": float(row[f"{key} high"]) + 0.0}
     return found
@@ -216,7 +216,7 @@ def _bounded(lazy: pl.LazyFrame, schema: Mapping[str, pl.DataType], numbers: Map
     for place, (name, one) in enumerate(numbers.items()):
         x = _plain(name, schema)
         x = pl.when(x.is_finite()).then(x)
-        scale = one.grid.unit * HALF
+        scale = one.grid.unit * ROOT
         limit = one.grid.far * scale
         asked += _number_scan(f"n{place}", x, one, (x * scale - one.grid.centre * scale).clip(-limit, limit))
     row = lazy.select(asked).collect(engine="streaming").row(0, named=True)

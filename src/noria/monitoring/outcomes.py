@@ -68,7 +68,7 @@ def _labels(system: System, cohort: CohortClosed, frame: pl.DataFrame, last: pl.
     share = cohort.labelled / cohort.n if cohort.n else None
     silent = cohort.silent / cohort.labelled if cohort.labelled else None
     made = [_outcome("labelled", "label", share), _outcome("silent", "label", silent), _outcome("mean", "label", cohort.mean)]
-    made += [_outcome(f"delay {share} hours", "label", cohort.delay.get(share)) for share in ("p50", "p90")]
+    made += [_outcome(f"delay {quantile} hours", "label", cohort.delay.get(quantile)) for quantile in ("p50", "p90")]
     if system.task == "binary":
         made += [
             _outcome("pairs", cell, n) for cell, n in pairs(measure.numbers_of(frame["_label"]), measure.numbers_of(last)).items()

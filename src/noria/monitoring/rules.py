@@ -251,24 +251,16 @@ def labels(history: History) -> list[Finding]:
     """
     few = "{value:.1%} of the rows have a label since {since}; {usual:.1%} is ordinary"
     silent = "{value:.1%} of the labels are there by silence since {since}; {usual:.1%} is ordinary"
-    late = "{share} are known after {{value:.3g}} hours since {{since}}; {{usual:.3g}} is ordinary"
+    late = " are known after {value:.3g} hours since {since}; {usual:.3g} is ordinary"
+
+    def by(quantile: str) -> Callable[[float], float]:
+        return lambda usual: -longest(history.system, quantile, -usual)
+
     texts: tuple[tuple[str, str, float, Callable[[float], float], str], ...] = (
         ("labels missing", "labelled", -1.0, lambda usual: usual - FEWER, few),
         ("labels missing", "silent", 1.0, lambda usual: usual - FEWER, silent),
-        (
-            "labels late",
-            "delay p50 hours",
-            1.0,
-            lambda usual: -longest(history.system, "p50", -usual),
-            late.format(share="half of the labels"),
-        ),
-        (
-            "labels late",
-            "delay p90 hours",
-            1.0,
-            lambda usual: -longest(history.system, "p90", -usual),
-            late.format(share="nine labels in ten"),
-        ),
+        ("labels late", "delay p50 hours", 1.0, by("p50"), "half of the labels" + late),
+        ("labels late", "delay p90 hours", 1.0, by("p90"), "nine labels in ten" + late),
     )
     made: dict[str, Finding] = {}
     for name, kind, sign, allowed, text in texts:
@@ -279,9 +271,7 @@ def labels(history: History) -> list[Finding]:
         after = history.after(name, "label")
         fresh = [p for p in points if after is None or p.start >= after]
         bound = allowed(usual.mean)  # of the number signed so that less is worse
-        tested = sudden(
-            fresh, bound, usual, rate=budget.share(history.system, "label") / (len(texts) + 1)
-        )  # the label's drift has the last
+        tested = sudden(fresh, bound, usual, rate=budget.share(history.system, "label") / len(texts))
         if tested is None:
             continue
         if tested.raised and tested.size.value is not None:

@@ -127,8 +127,10 @@ def shape(values: Floats, *, least: int = 3, margin: float = 2.0) -> Shape:
     return Shape(kind, at, float(size), apart)
 
 
-def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 5.0) -> tuple[int, float]:
-    """How often a series (one number a block) goes to another level and comes back from it, after its first ``before`` blocks; and the evidence.
+def episodes(
+    values: Floats, *, before: int, least: int = 2, margin: float = 5.0, variances: Floats | None = None
+) -> tuple[int, float]:
+    """How often a series (one number a block) goes up to another level and comes back from it, after its first ``before`` blocks; and the evidence.
 
     Parameters
     ----------
@@ -138,8 +140,10 @@ def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 5.0
         How many blocks an episode, and the time between two, last at least; the first and the last may be cut short.
     margin:
         By how much the two levels' BIC has to beat that of one step that lasts.
+    variances:
+        How noisy each block is, against the others: one with few rows says less. A block counts for no more than those before on average.
 
-    Every block is at one of two levels, the old one and a new one (the best of those tried), and each change of level costs as much as a
+    Every block is at one of two levels, the old one and a higher one (the best of those tried), and each change of level costs as much as a
     parameter: the path is found by Viterbi's recursion. (0, 0.0) when one step does as well, or nothing happened.
 
     >>> series = np.r_[np.zeros(20), np.tile([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], 3)] + 0.05 * np.sin(np.arange(38))
@@ -153,19 +157,25 @@ def episodes(values: Floats, *, before: int, least: int = 2, margin: float = 5.0
         return 0, 0.0
     old = float(past.mean())
     noise = float(past.var(ddof=1)) or 1e-300
+    weights = np.ones(n) if variances is None else 1 / np.maximum(variances[before:] / variances[:before].mean(), 1.0)
     best = (np.inf, np.zeros(n, int))
     for level in np.quantile(new, [0.5, 0.6, 0.7, 0.8, 0.9]):
-        if abs(level - old) < np.sqrt(noise):
+        if level - old < np.sqrt(noise):
             continue
-        cost = np.column_stack([(new - old) ** 2, (new - level) ** 2]) / noise
+        cost = weights[:, None] * np.column_stack([(new - old) ** 2, (new - level) ** 2]) / noise
         total, path = _switching(cost, np.log(len(values)) + 2.0, least)
         if total < best[0]:
             best = (total, path)
-    step = min(float(((new[:k] - old) ** 2).sum() + ((new[k:] - new[k:].mean()) ** 2).sum()) for k in range(n)) / noise
-    step += 2 * float(np.log(len(values)))
+    step = min(_stepped(new, weights, old, k) for k in range(n)) / noise + 2 * float(np.log(len(values)))
     begins = int((np.diff(np.r_[0, best[1]]) == 1).sum())
     evidence = step - best[0]
     return (begins, float(evidence)) if begins >= 2 and evidence > margin else (0, 0.0)
+
+
+def _stepped(new: Floats, weights: Floats, old: float, place: int) -> float:
+    """What is left over when the series is at the old level up to a place, and at one of its own from there on."""
+    later = float(np.average(new[place:], weights=weights[place:]))
+    return float((weights[:place] * (new[:place] - old) ** 2).sum() + (weights[place:] * (new[place:] - later) ** 2).sum())
 
 
 def _switching(cost: Floats, change: float, least: int) -> tuple[float, Ints]:

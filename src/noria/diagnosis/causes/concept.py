@@ -71,13 +71,9 @@ def _concept(case: Case) -> Concept:
     if better.value is not None:
         said += f"; a model of the rows since has a loss lower by {better.value:.3g}"
     clear = plain.found and (plain.ratio > CLEAR or both.rise.above(0.0))
-    order, past_days = both.disorder
-    turns = stats.episodes(order, before=past_days)[0]
-    if not clear and not learned and turns:
-        said += f"; the AUC within the day fell {turns} times and came back"
-        made = check(NAME, True, subject="the order within the day", size=Estimate(float(turns)), bound=1.0, detail=said)
-        return Concept(True, COMES, made, None, False, turns)
-    if not clear and not learned:
+    order, variances, past_days = both.disorder
+    turns = stats.episodes(order, before=past_days, variances=variances)[0]
+    if not clear and not learned and not turns:
         return Concept(
             False if plain.size.known else None,
             0.0,
@@ -86,6 +82,10 @@ def _concept(case: Case) -> Concept:
     other = _said_otherwise(case, both)
     if other:
         return Concept(False, 0.0, check(NAME, False, size=plain.size, bound=0.0, detail=f"{said}; {other}"))
+    if not clear and not learned:
+        said += f"; the AUC within the day fell {turns} times below what the inputs let expect, and came back"
+        made = check(NAME, True, subject="the order within the day", size=Estimate(float(turns)), bound=1.0, detail=said)
+        return Concept(True, COMES, made, None, False, turns)
     strength = _strength(both, learned=learned, ratio=plain.ratio)
     if plain.found and both.binary and both.reading[1] > KEPT and not both.residuals(again=True).found:
         strength = min(strength, READ)
@@ -166,6 +166,9 @@ def gradual(case: Case) -> Tested:
     name = "it changed bit by bit"
     if found.changed is None or found.changed is False:
         return Tested("gradual concept change", "development", act, (found.check,))
+    if found.episodes:
+        said = f"it came {found.episodes} times and went again: see recurring concept change"
+        return Tested("gradual concept change", "development", act, (check(name, False, detail=said),))
     if found.shape is None:
         return Tested(
             "gradual concept change",

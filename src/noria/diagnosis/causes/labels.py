@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from noria.core import Check, Estimate, Verdict
+from noria.core import Check, Estimate, Verdict, Window
 from noria.diagnosis import streams
-from noria.diagnosis.case import Case, Floats
+from noria.diagnosis.case import SPAN, Case, Floats
 from noria.diagnosis.causes.labelnoise import changed
 from noria.diagnosis.causes.source import cut
 from noria.diagnosis.causes.units import fitted, moved_columns, samples, unit_changed
+from noria.diagnosis.compared import Compared
 from noria.diagnosis.tested import Tested, check
 from noria.monitoring.lateness import SLOWER, longest
 from noria.records import CohortClosed, Declared
@@ -22,7 +23,7 @@ LEAST = 14
 JUMP = 0.03
 PART = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
 STEADY = 0.2
-SHARED = 0.05
+SHARED, FEWEST_DAYS = 0.05, 5
 
 
 def label_delay_changed(case: Case) -> Tested:
@@ -72,8 +73,8 @@ def labels_missing(case: Case) -> Tested:
     made.append(check("silence", now > bound, size=Estimate(now, n=len(recent)), bound=bound, detail=said))
     found = [one for one in made if one.verdict is Verdict.FAIL]
     late = bool(found) and streams.tested(case, label_delay_changed).strength > SOONER
-    both = case.compared
-    if found and both is not None:
+    both = _asked(case) if found else None
+    if both is not None:
         other = both.inputs_moved or both.shared < SHARED
         said = (
             "other rows are asked than before: a storm or another mix takes labels away too"
@@ -84,6 +85,14 @@ def labels_missing(case: Case) -> Tested:
         late = late or other
     strength = 0.0 if not found else 0.5 if late else 0.92
     return Tested("labels missing", "data", act, tuple(found or made), strength, blocks=True)
+
+
+def _asked(case: Case) -> Compared | None:
+    """What was asked before and since, with a label or without one."""
+    span = case.window
+    past = case.rows(Window(span.start - max(span.length, 2 * SPAN * case.every), span.start), answered=False, labelled=False)
+    new = case.rows(span, answered=False, labelled=False)
+    return None if past is None or new is None or past.block_count < FEWEST_DAYS else Compared(past, new)
 
 
 def _cohorts(case: Case) -> tuple[list[CohortClosed], list[CohortClosed]]:

@@ -91,20 +91,26 @@ def slice_failure(case: Case) -> Tested:
         return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
     ranked = _ranks_worse(case, both)
     if ranked is not None:
-        act = f"look at rows with {ranked.subject}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        act = _look_at(ranked.subject)
         return Tested("slice failure", "development", act, (*failed, ranked), 0.9)
     alerted = _alerted(case, both)
     failed += [one for one, _ in alerted]
     found, made = _searched(case, both, name)
     if found is None and any(alone for _, alone in alerted):
         part = next(one.subject for one, alone in alerted if alone)
-        act = f"look at rows with {part}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        act = _look_at(part)
         return Tested("slice failure", "development", act, tuple(failed), ALERTED)
     if found is not None:
-        act = f"look at rows with {found.name}: give them features or rows of their own, or leave their decisions to the fallback until then"
+        act = _look_at(found.name)
         strength = 0.9 if found.share < 0.5 else 0.6
         return Tested("slice failure", "development", act, (*failed, made), strength)
     return Tested("slice failure", "development", act, (*failed, made) if failed else (made,), 0.4 if failed else 0.0)
+
+
+def _look_at(part: str) -> str:
+    return (
+        f"look at rows with {part}: give them features or rows of their own, or leave their decisions to the fallback until then"
+    )
 
 
 def _ranks_worse(case: Case, both: Compared) -> Check | None:
@@ -115,7 +121,7 @@ def _ranks_worse(case: Case, both: Compared) -> Check | None:
     values: list[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]] = []
     for column in frames[0].columns:
         if frames[0][column].dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
-            past, new = (frame[column].cast(pl.String).fill_null("(missing)") for frame in frames)
+            past, new = (frame[column].cast(pl.String).fill_null(MISSING) for frame in frames)
             for value in frequent(new, MOST_VALUES):
                 values.append((f"{column} = {value}", (past == value).to_numpy(), (new == value).to_numpy()))
     values = [(name, a, b) for name, a, b in values if min(a.sum(), b.sum()) >= LEAST_ROWS and b.mean() <= MOST_SHARE]
@@ -135,7 +141,7 @@ def _ranks_worse(case: Case, both: Compared) -> Check | None:
 
 
 def _alerted(case: Case, both: Compared) -> list[tuple[Check, bool]]:
-    """The slices that alerts are about, whose test has gone over 14 windows against the other rows; and whether those do as well as ever."""
+    """The slices that alerts are about, whose test has gone over 14 windows against the other rows; and whether those are known to do as well as ever."""
     made = []
     frames = [_with_slices(case, s) for s in (both.before, both.recent)]
     for alert in {alert.slice: alert for alert in case.alerts if alert.name == "slice"}.values():
@@ -146,7 +152,7 @@ def _alerted(case: Case, both: Compared) -> list[tuple[Check, bool]]:
         outside = both.difference(*both.losses, ((~there).astype(float), (~here).astype(float)))
         said = f"where {alert.slice} the loss given the inputs rose by {alert.size} against the other rows, whose own loss moved by {outside}"
         one = check("the alert's slice", True, subject=alert.slice, size=alert.size, bound=alert.bound, detail=said)
-        made.append((one, not outside.above(0.0)))
+        made.append((one, outside.known and not outside.above(0.0)))
     return made
 
 
@@ -161,8 +167,11 @@ def _by_day(sample: Sample, pair: list[tuple[Floats, NDArray[np.bool_]]]) -> lis
     return made
 
 
-def _moved(days: list[list[tuple[float, float, int]]], confidence: float) -> Estimate:
-    """How far the daily differences moved, before and since; a day counts by the root of its rows."""
+def _order(both: Compared, there: NDArray[np.bool_], here: NDArray[np.bool_], confidence: float) -> Estimate:
+    """How far the AUC within a slice and day moved against that of the day's other rows: what is hard for all has no part in it."""
+    days = []
+    for sample, inside in ((both.before, there), (both.recent, here)):
+        days.append(_by_day(sample, [(placements(sample, rows), rows) for rows in (inside, ~inside)]))
     if not all(days):
         return Estimate(None)
     (past, past_size, past_block), (new, new_size, new_block) = (
@@ -172,14 +181,6 @@ def _moved(days: list[list[tuple[float, float, int]]], confidence: float) -> Est
     return stats.moved(
         past, past_block, new, new_block, before_weights=weights[0], recent_weights=weights[1], confidence=confidence
     )
-
-
-def _order(both: Compared, there: NDArray[np.bool_], here: NDArray[np.bool_], confidence: float) -> Estimate:
-    """How far the AUC within a slice and day moved against that of the day's other rows: what is hard for all has no part in it."""
-    days = []
-    for sample, inside in ((both.before, there), (both.recent, here)):
-        days.append(_by_day(sample, [(placements(sample, rows), rows) for rows in (inside, ~inside)]))
-    return _moved(days, confidence)
 
 
 def _searched(case: Case, both: Compared, name: str) -> tuple[measure.Slice | None, Check]:
@@ -231,7 +232,7 @@ def _selected(past: pl.DataFrame, recent: pl.DataFrame, one: measure.Slice) -> N
             numbers = measure.numbers_of(series)
             chosen &= (numbers > (float(low) if low else -np.inf)) & (numbers <= (float(high) if high else np.inf))
         else:
-            chosen &= (series.cast(asked.dtype).cast(pl.String).fill_null("(missing)") == value).to_numpy()
+            chosen &= (series.cast(asked.dtype).cast(pl.String).fill_null(MISSING) == value).to_numpy()
     return chosen
 
 

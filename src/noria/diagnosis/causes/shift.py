@@ -9,6 +9,7 @@ within each of its values nothing changed, and what looks like a change of the w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.compared import Compared, Largest
 from noria.diagnosis.learned import frequent
 from noria.diagnosis.tested import Tested, check
+from noria.measure.slices import MISSING
 from noria.records import Entry, Verified
 from noria.stats import moved
 
@@ -26,7 +28,7 @@ MATTERS = 0.3
 FEW = 40
 RATIO = 20.0
 TOLD, FACT = 0.4, 0.65
-LATELY = 7
+LATELY = timedelta(days=7)
 SOFT = {"level", "width", "hours", "values move", "lost categories"}
 """What verification finds where the world sends other rows, and where nothing is broken."""
 
@@ -91,23 +93,23 @@ def _told_by_alerts(case: Case) -> tuple[Check, ...]:
 
 
 def _softly(case: Case) -> list[Entry[Verified]]:
-    """The newest failed verification of what is asked, when it and all that fail now found only what the world does: labels and outcomes echo what was asked."""
+    """The last verification of what is asked, when it failed, and it and all that fail now found only what the world does: labels and outcomes echo what was asked."""
     symptoms = case.of(Verified)
     if not symptoms or not all(_soft(entry) for entry in symptoms):
         return []
     asked = streams.asked_name(case)
-    since = symptoms[-1].at - LATELY * case.every
+    since = symptoms[-1].at - LATELY
     lately = [
         e
         for e in case.home.ledger.read(Verified, prefix=f"verify/{asked}/", since=since, until=case.until)
         if e.at <= symptoms[-1].at
     ]
-    failed = [entry for entry in lately if entry.record.verdict is Verdict.FAIL]
-    return failed[-1:] if failed and _soft(failed[-1]) else []
+    return lately[-1:] if lately and _soft(lately[-1]) else []
 
 
 def _soft(entry: Entry[Verified]) -> bool:
-    return all(one.name in SOFT for one in entry.record.checks if one.verdict is Verdict.FAIL)
+    failed = [one.name for one in entry.record.checks if one.verdict is Verdict.FAIL]
+    return bool(failed) and SOFT.issuperset(failed)
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
@@ -224,7 +226,7 @@ def _categories(both: Compared, case: Case) -> list[tuple[str, pl.Series, pl.Ser
             texts = series.dtype in (pl.String, pl.Categorical, pl.Boolean, pl.Enum)
             if name.startswith("_") or name in {one[0] for one in made} or not (texts or name in declared):
                 continue
-            past, new = (f[name].cast(pl.String).fill_null("(missing)") for f in (before, recent))
+            past, new = (f[name].cast(pl.String).fill_null(MISSING) for f in (before, recent))
             made.append((name, past, new))
     return made
 
