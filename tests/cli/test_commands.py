@@ -446,6 +446,7 @@ def test_scope_and_gate_wait_for_labels(noria: Any, shop: Path, tmp_path: Path) 
         assert done.code == 1
         assert "too few labels are closed" in done.err
     assert "nothing was gated yet" in noria("gate", shop / "system.py", "--home", home).err
+    assert "days of closed labels that a training takes" in noria("status", shop / "system.py", "--home", home).out
 
 
 def test_deciding_makes_no_home_and_does_not_go_back(noria: Any, turned: Path, tmp_path: Path) -> None:

@@ -270,11 +270,16 @@ def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
 
 def _enough(home: Home, system: System) -> bool:
     """Whether the closed cohorts with labels reach over the shortest training part, the other three, and the gaps between them."""
+    there, needed = closed_span(home, system)
+    return there >= needed
+
+
+def closed_span(home: Home, system: System) -> tuple[timedelta, timedelta]:
+    """How much time the closed cohorts with labels span, and how much the shortest training set takes."""
     cohorts = [entry for entry in home.ledger.read(CohortClosed) if entry.record.labelled]
     if not cohorts:
-        return False
-    span = max(c.record.window.end for c in cohorts) - min(c.record.window.start for c in cohorts)
-    return span >= _span_needed(system)
+        return timedelta(0), _span_needed(system)
+    return max(c.record.window.end for c in cohorts) - min(c.record.window.start for c in cohorts), _span_needed(system)
 
 
 def _span_needed(system: System) -> timedelta:

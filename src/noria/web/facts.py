@@ -75,7 +75,7 @@ def wheel(home: Home, system: System) -> Wheel:
     spokes = (
         _scoping(home),
         _data(home),
-        _development(home),
+        _development(home, system),
         _deployment(home, system),
         _monitoring(home),
         _business(home, system),
@@ -115,10 +115,12 @@ def _data(home: Home) -> Spoke:
     return Spoke("data", "good", taken.at, closed, taken.id)
 
 
-def _development(home: Home) -> Spoke:
+def _development(home: Home, system: System) -> Spoke:
     entries = home.ledger.read(Gated)
     if not entries:
-        return Spoke("development", "waiting", None, "nothing was gated yet")
+        there, needed = (span / timedelta(days=1) for span in monitoring.closed_span(home, system))
+        waits = f"; {there:.0f} of the {math.ceil(needed)} days of closed labels that a training takes" if there < needed else ""
+        return Spoke("development", "waiting", None, f"nothing was gated yet{waits}")
     last = entries[-1]
     state = _state(last.record.verdict)
     made = trained(home, last.record.bundle)
