@@ -18,7 +18,7 @@ def story(*, home: HomeOption = None, json: JsonOption = False) -> int:
     """Tells the thirteen steps on a simulated stream of advertisements, and says of each planted trap whether it was seen.
 
     The declarations, the data and everything that was recorded stay in --home (by default a new temporary folder), to be looked at with the other
-    commands. Takes about a minute. Exit code 1 when a trap was missed.
+    commands. Takes two to three minutes. Exit code 1 when a trap was missed.
     """
     from noria.story import plain, tell
 

@@ -37,7 +37,7 @@ TESTS: tuple[Test, ...] = (
     Test("data.quick", "A new feature is quickly there", evidence.quick, "add a feature to the declaration, and train"),
     Test("data.code", "The code of the features is tested", evidence.feature_code, "let a candidate through the gate"),
     Test("model.reviewed", "The model's definition was looked at by somebody", evidence.reviewed, "declare Gate(approval=True), and sign (noria approve)"),
-    Test("model.correlates", "The offline metric means something online", evidence.correlates, "wait for the link between metric and value (noria value)"),
+    Test("model.correlates", "The offline metric means something online", evidence.correlates, "see the link between metric and value (noria value): wait while it is unknown, choose another metric where it is broken"),
     Test("model.tuned", "The settings were searched", evidence.tuned, "train with candidates that have trials"),
     Test("model.staleness", "What a stale model costs is known", evidence.staleness, "retrain once: the gate holds the release against the younger candidate"),
     Test("model.simpler", "No simpler model is as good", evidence.simpler, "have baselines among the candidates"),
@@ -56,5 +56,5 @@ TESTS: tuple[Test, ...] = (
     Test("monitoring.fresh", "The model is not too old", evidence.fresh, "declare Retrain(every=…), and keep turning"),
     Test("monitoring.stable", "Scores are numbers", evidence.stable, "keep scoring; at most 1 % of the rows may have none"),
     Test("monitoring.performance", "Speed and cost of computing have not got worse", evidence.performance, "serve live (noria up): a replay cannot measure it"),
-    Test("monitoring.quality", "Predictions are as good as they were", evidence.quality, "keep closing cohorts under a release"),
+    Test("monitoring.quality", "Predictions are as good as they were", evidence.quality, "keep closing cohorts under a release, and mend what its open alerts say (noria diagnose)"),
 )  # fmt: skip
