@@ -28,6 +28,9 @@ TONES = {"good": "#2f8a62", "bad": "#c0473e", "unsure": "#c5903a", "waiting": "#
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
+DATES = "utcFormat(datum.value, utcdate(datum.value) == 1 ? '%b %Y' : '%-d %b')"
+
+
 def _rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     return [
         {"at": point.at.isoformat(), "series": point.series, "value": point.value, "low": point.low, "high": point.high}
@@ -40,7 +43,7 @@ def _x(scale: alt.Scale | None = None) -> alt.X:
         "at:T",
         title=None,
         scale=scale or alt.Scale(type="utc"),
-        axis=alt.Axis(format="%b %Y", tickCount=8, grid=False, labelOverlap=True, labelSeparation=14),
+        axis=alt.Axis(labelExpr=DATES, tickCount=8, grid=False, labelOverlap=True, labelSeparation=14),
     )
 
 
