@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from noria import loop
 from noria.cli import main
 from noria.cli.app import build
 from noria.cli.commands import COMMANDS, overview
@@ -446,6 +447,23 @@ def test_scope_and_gate_wait_for_labels(noria: Any, shop: Path, tmp_path: Path) 
         assert done.code == 1
         assert "too few labels are closed" in done.err
     assert "nothing was gated yet" in noria("gate", shop / "system.py", "--home", home).err
+
+
+def test_a_training_that_cannot_be_made_leaves_no_order(noria: Any, shop: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    file, home = shop / "system.py", tmp_path / "home"
+    assert noria("replay", file, "--from", "2020-01-01", "--to", "2020-01-04", "--home", home, "--json").code == 0
+    done = noria("train", file, "--at", "2020-01-04T01:00", "--home", home)
+    assert done.code == 1
+    assert "it takes 9 days of closed labels, and there are 2.75" in done.err
+    with Home.open(home, Settings(), SystemClock(), create=False, write=False) as store:
+        assert store.ledger.latest(Retraining) is None
+    assert noria("turn", file, "--at", "2020-01-12", "--home", home).code == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "train", lambda *_: None)
+        assert "too few labels" in noria("train", file, "--at", "2020-01-12T01:00", "--home", home).err
+    with Home.open(home, Settings(), SystemClock(), create=False, write=False) as store:
+        assert [order.record.decision for order in store.ledger.read(Retraining)][-2:] == ["go", "blocked"]
+        assert loop.pending(store) is None
 
 
 def test_deciding_makes_no_home_and_does_not_go_back(noria: Any, turned: Path, tmp_path: Path) -> None:

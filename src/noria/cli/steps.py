@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict, parse_time
 from noria.records import Charter, Entry, Gated, Retraining
+
+if TYPE_CHECKING:
+    from noria.store import Home
+    from noria.system import System
 
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_ENOUGH_DATA: "yellow", Verdict.NOT_MEASURED: "dim"}
 
@@ -115,19 +120,34 @@ def train(
 
     What passes starts its rollout at the next turn.
     """
-    from noria import loop
+    from noria import loop, monitoring
+    from noria.data.training import part_windows
 
     with opened(file, home, at=at, owner="train") as (store, system):
         now = store.clock.now()
+        if part_windows(store, system, now) is None:
+            raise _too_few(store, system)
         order = Retraining(decision="go", triggers=("by hand",), reason="asked for on the command line", tune=tune)
         asked = store.commit(order, key=f"retraining/go/{now.isoformat()}")
         gated = loop.train(store, system, asked)
-    if gated is None:
-        raise NotEnoughData(
-            "too few labels are closed to make a training set", hint="run `noria labels` to see how mature they are, and turn on"
-        )
+        if gated is None:
+            monitoring.unmet(store, asked, "no training set could be made, or no candidate could be trained on it")
+            raise _too_few(store, system)
     show(gated, lambda: _gate(gated, None), as_json=json)
     return 0 if gated.record.verdict is Verdict.PASS else 1
+
+
+def _too_few(store: Home, system: System) -> NotEnoughData:
+    """Too little is closed to train: how much it takes, and how much there is."""
+    from noria import monitoring
+
+    needed, there = monitoring.span_needed(system), monitoring.span_closed(store)
+    one = timedelta(days=1)
+    why = f": it takes {needed / one:.3g} days of closed labels, and there are {there / one:.3g}" if there < needed else ""
+    return NotEnoughData(
+        f"too few labels are closed to make a training set{why}",
+        hint="run `noria labels` to see how mature they are, and turn on",
+    )
 
 
 def gate(
