@@ -19,7 +19,7 @@ from noria.cli.commands import COMMANDS, overview
 from noria.cli.common import load_system
 from noria.cli.declare import differences
 from noria.core import DeclarationError, SystemClock
-from noria.records import Approved, Retraining
+from noria.records import Approved, Gated, Retraining
 from noria.settings import Settings
 from noria.store import Home
 
@@ -371,7 +371,7 @@ def test_rollback_and_promote_are_signed(noria: Any, copy: Path) -> None:
     assert forth.code == 0, forth.err
     assert "release 3 is" in forth.out
     assert noria("promote", before[:12], "--by", "ada", "--at", "2020-01-19T03:00", "--file", copy).code == 1
-    assert "no trained bundle begins with" in noria("promote", "ffffffffffff", "--file", copy).err
+    assert "no trained bundle begins with" in noria("promote", "ffffffffffff", "--at", "now", "--file", copy).err
 
 
 def test_ack_signs_an_open_alert(noria: Any, copy: Path) -> None:
@@ -381,7 +381,7 @@ def test_ack_signs_an_open_alert(noria: Any, copy: Path) -> None:
     assert noria("turn", copy, "--at", "2020-01-19T06:00").code == 0
     states = {a["alert"]: a["state"] for a in noria("status", copy, "--json").json["alerts"]}
     assert states.get(alert["alert"], "acknowledged") == "acknowledged"
-    assert "0 open alerts begin with" in noria("ack", "nothing", "--file", copy).err
+    assert "0 open alerts begin with" in noria("ack", "nothing", "--at", "now", "--file", copy).err
 
 
 def test_a_muted_alert_says_until_when(noria: Any, copy: Path) -> None:
@@ -412,14 +412,14 @@ def test_alerts_are_not_sent_of_history_and_a_wrong_channel_is_said(
 
 def test_approve_signs_a_gate_by_its_key(noria: Any, copy: Path) -> None:
     key = noria("gate", copy, "--json").json["key"]
-    assert "already rolled out" in noria("approve", "--file", copy).err
+    assert "already rolled out" in noria("approve", "--at", "now", "--file", copy).err
     done = noria("approve", key, "--refuse", "--by", "ada", "--note", "not now", "--at", "2020-01-19T01:00", "--file", copy)
     assert done.out == f"refused: {key}, by ada\n"
     with open_home(copy) as home:
         signed = home.ledger.latest(Approved)
     assert signed is not None
     assert not signed.record.granted
-    assert noria("approve", "nothing", "--file", copy).code == 1
+    assert "no record with the key nothing" in noria("approve", "nothing", "--at", "now", "--file", copy).err
 
 
 def test_train_gates_and_the_next_turn_begins(noria: Any, copy: Path) -> None:
@@ -482,6 +482,36 @@ def test_deciding_makes_no_home_and_does_not_go_back(noria: Any, turned: Path, t
     done = noria("turn", turned, "--at", "2020-01-10")
     assert done.code == 1
     assert "already stands at 2020-01-19" in done.err
+
+
+def test_what_is_written_in_a_home_of_history_needs_a_time(noria: Any, copy: Path) -> None:
+    """Else a record of now would be the newest, and nothing could be written before it any more."""
+    corrected = copy.parent / "corrected.csv"
+    corrected.write_text("id,label\n")
+    with open_home(copy) as home:
+        count, key = home.ledger.count(), home.ledger.latest(Gated).key
+    for command in (
+        ("approve", key, "--file", copy),
+        ("promote", "--file", copy),
+        ("rollback", copy),
+        ("ack", "late", "--file", copy),
+        ("train", copy),
+        ("scope", copy),
+        ("weights", "quality=1", "--file", copy),
+        ("labels", copy, "--relabel", corrected),
+        ("readiness", copy, "--reproduce"),
+    ):
+        done = noria(*command)
+        assert (done.code, done.out) == (1, ""), command
+        assert "stands at 2020-01-19, long before now: nothing was written" in done.err
+        assert "--at 2020-01-19 to act as of then, or --at now" in done.err
+    with open_home(copy) as home:
+        assert home.ledger.count() == count
+    assert noria("approve", key, "--refuse", "--at", "2020-01-19", "--file", copy).code == 0
+    assert noria("approve", key, "--refuse", "--at", "now", "--file", copy).code == 0
+    assert noria("approve", key, "--refuse", "--file", copy).code == 0  # it stands at now from here on
+    with open_home(copy) as home:
+        assert home.ledger.read(newest=1)[0].at.year > 2020
 
 
 def test_two_writers_do_not_meet(noria: Any, copy: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
+from noria.cli.common import DEFAULT_FILE, NOW, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict, parse_time
 from noria.records import Charter, Entry, Gated, Retraining
 
@@ -51,7 +51,7 @@ def _ages(file: Path, home: Path | None, at: str | None, *, json: bool) -> int:
     from noria.replay import freshness
 
     with opened(file, home) as (store, system):
-        found, best = freshness(store, system, store.clock.now() if at is None else parse_time(at))
+        found, best = freshness(store, system, store.clock.now() if at is None or at == NOW else parse_time(at))
     currency = system.objective.value.currency
     data = {"currency": currency, "freshness": found, "best": best}
     show(data, lambda: compare.ages(found, best, currency), as_json=json)
