@@ -390,9 +390,15 @@ def test_a_muted_alert_says_until_when(noria: Any, copy: Path) -> None:
     assert "is no length of time" in noria(*asked, "--mute", "0d").err
     done = noria(*asked, "--mute", "7d")
     assert done.out.startswith("muted until 2020-01-26 01:00 by ada: ")
-    assert noria("turn", copy, "--at", "2020-01-19T02:00").code == 0
-    (muted,) = noria("status", copy, "--json").json["alerts"]
-    assert (muted["state"], muted["muted_until"]) == ("muted", "2020-01-26T01:00:00Z")
+    for state, until in (("open", None), ("muted", "2020-01-26T01:00:00Z")):  # before a turn has noted it, and after
+        (muted,) = noria("status", copy, "--json").json["alerts"]
+        assert (muted["state"], muted["muted_until"]) == (state, until)
+        assert (muted["message"], muted["signed"]) == (alert["message"], "muted until 2020-01-26 01:00 by ada: known")
+        text = " ".join(noria("status", copy).out.split())
+        assert f"{alert['message']} (muted until 2020-01-26 01:00 by ada: known)" in text
+        assert noria("report", copy, "--to", copy.parent / "report.html").code == 0
+        assert "; muted until 2020-01-26 01:00 by ada: known<" in (copy.parent / "report.html").read_text()
+        assert noria("turn", copy, "--at", "2020-01-19T02:00").code == 0
 
 
 def test_alerts_are_not_sent_of_history_and_a_wrong_channel_is_said(
