@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -18,8 +19,8 @@ from noria.cli.app import build
 from noria.cli.commands import COMMANDS, overview
 from noria.cli.common import load_system
 from noria.cli.declare import differences
-from noria.core import DeclarationError, SystemClock
-from noria.records import Approved, Gated, Retraining
+from noria.core import DeclarationError, SimulatedClock, SystemClock, parse_time
+from noria.records import Alerted, Approved, Gated, Retraining
 from noria.settings import Settings
 from noria.store import Home
 
@@ -381,7 +382,52 @@ def test_ack_signs_an_open_alert(noria: Any, copy: Path) -> None:
     assert noria("turn", copy, "--at", "2020-01-19T06:00").code == 0
     states = {a["alert"]: a["state"] for a in noria("status", copy, "--json").json["alerts"]}
     assert states.get(alert["alert"], "acknowledged") == "acknowledged"
-    assert "0 open alerts begin with" in noria("ack", "nothing", "--at", "now", "--file", copy).err
+
+
+def test_ack_takes_a_part_of_the_name(noria: Any, copy: Path) -> None:
+    late = "alert/late scoring/traffic/2020-01-16T00:00:00+00:00"
+    with Home.open(copy.parent / ".noria" / "visits", Settings(), SimulatedClock(parse_time("2020-01-19T00:30"))) as home:
+        first = home.ledger.latest(Alerted)
+        assert first is not None
+        with home.hold("planted"):
+            for subject in ("sales", "visits"):
+                name = f"alert/no rows/{subject}/2020-01-18"
+                home.commit(msgspec.structs.replace(first.record, alert=name, subject=subject, state="open"), key=f"{name}/open")
+
+    def ack(name: str) -> Any:
+        return noria("ack", name, "--by", "ada", "--at", "2020-01-19T01:00", "--file", copy)
+
+    wrong = ack("nothing")
+    assert "no open alert has 'nothing' in its name" in wrong.err
+    assert 'open are: "late scoring/traffic", "no rows/sales", "no rows/visits"' in wrong.err
+    several = ack("NO rows")
+    assert "2 open alerts have 'NO rows' in their names" in several.err
+    assert 'name one of them: "no rows/sales", "no rows/visits"' in several.err
+    for name in (late, late.removeprefix("alert/"), "late scoring/traffic", "LATE", "traffic"):
+        assert ack(name).code == 0, name
+    with open_home(copy) as home:
+        assert {entry.record.subject for entry in home.ledger.read(Approved)} == {late}
+        assert home.ledger.count(Approved) == 5
+
+
+def test_a_file_that_is_not_in_force_is_said(noria: Any, copy: Path) -> None:
+    other = copy.parent / "other.py"
+    other.write_text(copy.read_text().replace("then 8", "then 80"))
+    same = copy.parent / "same.py"
+    same.write_text(copy.read_text() + "\n# the same declaration, written otherwise\n")
+    for command in (
+        ("value",),
+        ("scope", "--at", "2020-01-19"),
+        ("readiness",),
+        ("diagnose", "--since", "2020-01-10"),
+        ("estimate", "--policy", "act when score > 0.4"),
+    ):
+        name, *options = command
+        where = ("--home", copy.parent / ".noria" / "visits")
+        assert "warning" not in noria(name, same, *options, *where).err, command
+        (line,) = [one for one in noria(name, other, *options, *where).err.splitlines() if one.startswith("warning")]
+        assert f"{other} is not the declaration in force since 2020-01-02" in line
+        assert "noria diff --file" in line
 
 
 def test_a_muted_alert_says_until_when(noria: Any, copy: Path) -> None:

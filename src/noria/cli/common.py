@@ -105,9 +105,11 @@ def home_path(system: System, home: Path | None, settings: Settings) -> Path:
 
 @contextmanager
 def opened(
-    file: Path, home: Path | None, *, at: str | None = None, owner: str = "", create: bool = False
+    file: Path, home: Path | None, *, at: str | None = None, owner: str = "", create: bool = False, computes: bool = False
 ) -> Iterator[tuple[Home, System]]:
     """A declaration and its home, to read; with ``owner`` to write, holding the lease so that nobody else writes meanwhile.
+
+    With ``computes`` the numbers follow from the declaration: when another one is in force, that is said.
 
     Raises ``NotFound`` for a home that does not exist yet, unless it may be made (``create``), and ``Conflict`` when ``owner`` wants
     to write at a time before what is already recorded, or without ``at`` in a home that stands far before now (unless it turns the wheel).
@@ -123,6 +125,8 @@ def opened(
     clock: Clock = SystemClock() if at is None or at == NOW else SimulatedClock(parse_time(at))
     with Home.open(path, settings, clock, create=create, write=bool(owner)) as store:
         check_owner(store, system)
+        if computes:
+            warn_of_another(store, system, file)
         if not owner:
             yield store, system
             return
@@ -142,6 +146,18 @@ def check_owner(store: Home, system: System) -> None:
         raise Conflict(
             f"{store.path} is the home of {last.record.system}, not of {system.name}",
             hint="give another --home, or the file that declares that system",
+        )
+
+
+def warn_of_another(store: Home, system: System, file: Path) -> None:
+    """Says in one line on standard error when another declaration than this one is in force in the home."""
+    last = store.ledger.latest(Declared)
+    if last is not None and last.record.declaration != system.id:
+        print(
+            f"warning: {file} is not the declaration in force since {day(last.at)}, and the numbers here follow {file}; "
+            f"`noria diff --file {file} --home {store.path}` shows what differs: give the file in force, or put this one in force with "
+            "the next `noria turn`",
+            file=sys.stderr,
         )
 
 

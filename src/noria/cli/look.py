@@ -167,7 +167,7 @@ def diagnose(
         return 0
     from noria.web.period import period
 
-    with opened(file, home) as (store, system):
+    with opened(file, home, computes=True) as (store, system):
         last = store.ledger.read(newest=1)
         start, end = parse_time(since), parse_time(until) if until else last[-1].at if last else None
         if end is None or end <= start:

@@ -35,7 +35,7 @@ def scope(
 
     if ages:
         return _ages(file, home, at, json=json)
-    with opened(file, home, at=at, owner="scope") as (store, system):
+    with opened(file, home, at=at, owner="scope", computes=True) as (store, system):
         entry = scoping.charter(store, system, store.clock.now())
         entry = entry or store.ledger.latest(Charter, prefix=f"charter/{system.id}")
     if entry is None:
@@ -50,7 +50,7 @@ def _ages(file: Path, home: Path | None, at: str | None, *, json: bool) -> int:
     from noria.cli import compare
     from noria.replay import freshness
 
-    with opened(file, home) as (store, system):
+    with opened(file, home, computes=True) as (store, system):
         found, best = freshness(store, system, store.clock.now() if at is None or at == NOW else parse_time(at))
     currency = system.objective.value.currency
     data = {"currency": currency, "freshness": found, "best": best}
