@@ -90,6 +90,32 @@ def test_the_schedule(begin: Any, told: Any) -> None:
     assert not made.record.tune
 
 
+def test_an_order_that_could_not_be_met_is_no_training(begin: Any, told: Any) -> None:
+    """Not for the first training, the schedule, the cool-down and the budget."""
+    story = begin(told.declaration(retrain=nr.Retrain(every="10d", on=(), cooldown="7d", budget=2)))
+
+    def withdrawn() -> Any:
+        now = story.clock.now()
+        order = Retraining(decision="go", triggers=("by hand",), reason="asked")
+        order = story.home.commit(order, key=f"retraining/go/{now.isoformat()}")
+        monitoring.unmet(story.home, order, "too little is closed")
+        return order
+
+    withdrawn()
+    story.tell(told.World(rows=30), 44)
+    first = ask(story)
+    assert first.record.triggers == ("first training",)
+    verdict(story, first)
+    later(story, 9)
+    withdrawn()
+    later(story, 1)
+    withdrawn()
+    assert ask(story) is None  # it was given at this very moment
+    later(story, 0.1)
+    made = ask(story)
+    assert (made.record.decision, made.record.triggers) == ("go", ("schedule: 10d since the last training",))
+
+
 def test_decay_trains_with_a_search(begin: Any, told: Any) -> None:
     story = trained(begin, told, NEVER)
     later(story, 8)

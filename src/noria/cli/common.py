@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from noria.core import (
     SystemClock,
     canonical,
     check_name,
+    duration,
     parse_time,
 )
 from noria.records import Declared
@@ -42,12 +43,15 @@ JsonOption = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of text.")
 ]
 AtOption = Annotated[
-    str | None, Parameter(name="--at", help="The moment to act as of, for example 2013-03-01T06:00. Default: now.")
+    str | None, Parameter(name="--at", help="The moment to act as of, for example 2013-03-01T06:00, or now. Default: now.")
 ]
 ByOption = Annotated[str | None, Parameter(name="--by", help="Who decides. Default: the name you are logged in with.")]
 NoteOption = Annotated[str, Parameter(name="--note", help="Why.")]
 
 DEFAULT_FILE = Path("system.py")
+NOW = "now"
+FAR = timedelta(days=14)
+"""A home that stands so long before now is probably one of history: what is written there needs ``--at``."""
 
 
 def load_system(file: Path) -> System:
@@ -101,12 +105,14 @@ def home_path(system: System, home: Path | None, settings: Settings) -> Path:
 
 @contextmanager
 def opened(
-    file: Path, home: Path | None, *, at: str | None = None, owner: str = "", create: bool = False
+    file: Path, home: Path | None, *, at: str | None = None, owner: str = "", create: bool = False, computes: bool = False
 ) -> Iterator[tuple[Home, System]]:
     """A declaration and its home, to read; with ``owner`` to write, holding the lease so that nobody else writes meanwhile.
 
+    With ``computes`` the numbers follow from the declaration: when another one is in force, that is said.
+
     Raises ``NotFound`` for a home that does not exist yet, unless it may be made (``create``), and ``Conflict`` when ``owner`` wants
-    to write at a time before what is already recorded.
+    to write at a time before what is already recorded, or without ``at`` in a home that stands far before now (unless it turns the wheel).
     """
     from noria.store import Home
 
@@ -116,12 +122,16 @@ def opened(
         raise NotFound(
             f"there is nothing of {system.name} yet: {path} does not exist", hint="run `noria turn` or `noria replay` first"
         )
-    clock: Clock = SystemClock() if at is None else SimulatedClock(parse_time(at))
+    clock: Clock = SystemClock() if at is None or at == NOW else SimulatedClock(parse_time(at))
     with Home.open(path, settings, clock, create=create, write=bool(owner)) as store:
         check_owner(store, system)
+        if computes:
+            warn_of_another(store, system, file)
         if not owner:
             yield store, system
             return
+        if at is None and owner != "turn":
+            check_near(store, system)
         with store.hold(owner):
             newest = store.ledger.read(newest=1)
             if newest and clock.now() < newest[-1].at:
@@ -137,6 +147,40 @@ def check_owner(store: Home, system: System) -> None:
             f"{store.path} is the home of {last.record.system}, not of {system.name}",
             hint="give another --home, or the file that declares that system",
         )
+
+
+def warn_of_another(store: Home, system: System, file: Path) -> None:
+    """Says in one line on standard error when another declaration than this one is in force in the home."""
+    last = store.ledger.latest(Declared)
+    if last is not None and last.record.declaration != system.id:
+        print(
+            f"warning: {file} is not the declaration in force since {day(last.at)}, and the numbers here follow {file}; "
+            f"`noria diff --file {file} --home {store.path}` shows what differs: give the file in force, or put this one in force with "
+            "the next `noria turn`",
+            file=sys.stderr,
+        )
+
+
+def check_near(store: Home, system: System) -> None:
+    """Raises ``Conflict`` when the home stands far before now: one record of now, and nothing can be written before now any more."""
+    newest, now = store.ledger.read(newest=1), store.clock.now()
+    if newest and now - newest[-1].at > max(FAR, 2 * duration(system.every)):
+        raise Conflict(
+            f"{store.path} stands at {day(newest[-1].at)}, long before now: nothing was written",
+            hint=f"add --at {_option(newest[-1].at)} to act as of then, or --at now to go on from now (then there is no way back)",
+        )
+
+
+def _option(moment: datetime) -> str:
+    """A moment as ``--at`` takes it, exactly.
+
+    >>> _option(parse_time("2013-02-01T06:30:00.5"))
+    '2013-02-01T06:30:00.500000'
+    >>> _option(parse_time("2013-02-01"))
+    '2013-02-01'
+    """
+    text = moment.replace(tzinfo=None).isoformat()
+    return text.removesuffix("T00:00:00").removesuffix(":00") if moment.second == 0 and moment.microsecond == 0 else text
 
 
 def show(data: Any, render: Callable[[], Any], *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from noria.cli.common import (
     show,
 )
 from noria.core import Conflict, NotFound, SettingsError, SystemClock, Verdict, duration
-from noria.records import Approved, Entry, Gated, Record, Released, RolloutMoved
+from noria.records import Alerted, Approved, Entry, Gated, Record, Released, RolloutMoved
 from noria.settings import read_settings
 
 
@@ -130,7 +130,10 @@ def _rolled(entry: Entry[Record]) -> str:
 
 
 def ack(
-    alert: Annotated[str, Parameter(help="The alert, as `noria status` shows it, or the beginning of it.")],
+    alert: Annotated[
+        str,
+        Parameter(help="The alert, as `noria status` shows it, with or without `alert/`, or a part that no other open one has."),
+    ],
     /,
     *,
     by: ByOption = None,
@@ -148,18 +151,46 @@ def ack(
     if length is not None and length <= timedelta(0):
         raise SettingsError(f"--mute {mute} is no length of time", hint='write for example "7d"')
     with opened(file, home, at=at, owner="ack") as (store, _):
-        found = [entry for entry in facts.open_alerts(store) if entry.record.alert.startswith(alert)]
-        if len(found) != 1:
-            names = ", ".join(entry.record.alert for entry in (found or facts.open_alerts(store))) or "none"
-            raise NotFound(f"{len(found)} open alerts begin with {alert!r}", hint=f"open alerts: {names}")
-        last = found[0].record
+        found = _alert_named(facts.open_alerts(store), alert)
+        last = found.record
         until = store.clock.now() + length if length is not None else None
         signed = Approved(subject=last.alert, by=person(by), note=note, until=until)
         number = store.ledger.count(Approved, prefix=f"approved/{last.alert}/")
-        entry = store.commit(signed, key=f"approved/{last.alert}/{number:04d}", parents=[found[0].id])
+        entry = store.commit(signed, key=f"approved/{last.alert}/{number:04d}", parents=[found.id])
     done = f"muted until {day(signed.until)}" if signed.until is not None else "acknowledged"
     show(entry, lambda: f"{done} by {signed.by}: {last.message}", as_json=json)
     return 0
+
+
+def _alert_named(opened: list[Entry[Alerted]], text: str) -> Entry[Alerted]:
+    """The open alert of this name, or the one that has ``text`` in its name. Raises ``NotFound``, ``Conflict`` when several have."""
+    if not opened:
+        raise NotFound("there is no open alert", hint="`noria status` shows what is open")
+    wanted = text.casefold()
+    names = [entry.record.alert for entry in opened]
+    short = ", ".join(f'"{_short(name, names)}"' for name in names)
+    for entry in opened:
+        if entry.record.alert.casefold() in (wanted, f"alert/{wanted}"):
+            return entry
+    found = [entry for entry in opened if wanted in entry.record.alert.casefold()] if wanted else []
+    if not found:
+        raise NotFound(f"no open alert has {text!r} in its name", hint=f"open are: {short}")
+    if len(found) > 1:
+        several = ", ".join(f'"{_short(entry.record.alert, names)}"' for entry in found)
+        raise Conflict(f"{len(found)} open alerts have {text!r} in their names", hint=f"name one of them: {several}")
+    return found[0]
+
+
+def _short(name: str, names: list[str]) -> str:
+    """As much of an alert's name as tells it from the others: without the time where that is enough.
+
+    >>> names = ["alert/drift/age/2020-01-01", "alert/skew/age/2020-01-01", "alert/skew/age/2020-03-01"]
+    >>> _short(names[0], names), _short(names[2], names)
+    ('drift/age', 'skew/age/2020-03-01')
+    """
+    whole = name.removeprefix("alert/")
+    part = whole.rpartition("/")[0]
+    return part if part and sum(part.casefold() in other.casefold() for other in names) == 1 else whole
 
 
 def repair(

@@ -65,7 +65,7 @@ def estimate(
     By pairing, where acting changes neither the label nor whether it is seen; and from the chance with which each act was taken: by inverse propensity
     (IPS), self-normalised (SNIPS) and doubly robust (DR). A bundle is asked only about what came after it was trained.
     """
-    with opened(file, home) as (store, system):
+    with opened(file, home, computes=True) as (store, system):
         made = _estimated(store, system, policy, bundle, start=start, end=end, clip=clip)
     show(made, lambda: _shown(made), as_json=json)
     return 0

@@ -30,6 +30,7 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
     with opened(file, home) as (store, system):
         state = facts.wheel(store, system)
         alerts = facts.open_alerts(store)
+        signed = {a.id: facts.signed(store, a) for a in alerts}
         moved = facts.moved(store)
         service = served(store, system)
         sending = standings(store, channels(read_settings().alerts))
@@ -49,6 +50,7 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
                 "with": a.record.with_it,
                 "runbook": a.record.runbook,
                 "muted_until": a.record.muted_until,
+                "signed": signed[a.id],
             }
             for a in alerts
         ],
@@ -58,7 +60,11 @@ def status(file: FileArgument = DEFAULT_FILE, /, *, home: HomeOption = None, jso
             for s in sending
         ],
     }
-    show(data, lambda: _status(state, alerts, moved, service.lines() if service else [], _sending(sending)), as_json=json)
+    show(
+        data,
+        lambda: _status(state, _alerts(alerts, signed), moved, service.lines() if service else [], _sending(sending)),
+        as_json=json,
+    )
     return 0
 
 
@@ -68,8 +74,12 @@ def _sending(sending: list[Standing]) -> list[str]:
     return waits + [f"{one.given_up} given up: {one.name} refused them ({one.refusal})" for one in sending if one.given_up]
 
 
-def _alert(record: Alerted) -> str:
-    """One open alert: how urgent, what it says, what it costs, and how it is called."""
+def _alerts(alerts: list[Entry[Alerted]], signed: dict[str, str]) -> list[str]:
+    return [_alert(alert.record, signed[alert.id]) for alert in alerts]
+
+
+def _alert(record: Alerted, signed: str) -> str:
+    """One open alert: how urgent, what it says, who has seen it, what it costs, and how it is called."""
     from rich.markup import escape
 
     mark = {"page": "[red]page[/] ", "ticket": "[yellow]ticket[/] ", "": "[red]harm[/] " if record.harm else ""}.get(
@@ -79,10 +89,11 @@ def _alert(record: Alerted) -> str:
     extra += [f"costs {record.cost.value:.4g} a window"] if record.cost is not None and record.cost.value is not None else []
     extra += [f"with {', '.join(record.with_it)}"] if record.with_it else []
     extra += [f"since {day(record.since)}", record.alert]
-    return f"  {mark}{escape(record.message)} [dim]{escape(', '.join(extra))}[/]"
+    seen = f" [cyan]({escape(signed)})[/]" if signed else ""
+    return f"  {mark}{escape(record.message)}{seen} [dim]{escape(', '.join(extra))}[/]"
 
 
-def _status(state: facts.Wheel, alerts: list[Any], moved: dict[str, float], service: list[str], sending: list[str]) -> Any:
+def _status(state: facts.Wheel, alerts: list[str], moved: dict[str, float], service: list[str], sending: list[str]) -> Any:
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -100,7 +111,7 @@ def _status(state: facts.Wheel, alerts: list[Any], moved: dict[str, float], serv
         )
     if alerts:
         parts.append("\n[bold]Open alerts[/]")
-        parts += [_alert(a.record) for a in alerts]
+        parts += alerts
     if moved:
         furthest = ", ".join(f"{name} {distance:.3f}" for name, distance in moved.items())
         parts.append(f"\nFurthest from the training time since the release (Jensen-Shannon distance): {escape(furthest)}")
@@ -156,7 +167,7 @@ def diagnose(
         return 0
     from noria.web.period import period
 
-    with opened(file, home) as (store, system):
+    with opened(file, home, computes=True) as (store, system):
         last = store.ledger.read(newest=1)
         start, end = parse_time(since), parse_time(until) if until else last[-1].at if last else None
         if end is None or end <= start:

@@ -53,7 +53,8 @@ def readiness(
     """
     from noria import readiness as room
 
-    with opened(file, home, at=at, owner="readiness" if state is not None or reproduce else "") as (store, system):
+    owner = "readiness" if state is not None or reproduce else ""
+    with opened(file, home, at=at, owner=owner, computes=True) as (store, system):
         if reproduce:
             _reproduced(store, system)
         if state is not None:

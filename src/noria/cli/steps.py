@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
+from noria.cli.common import DEFAULT_FILE, NOW, AtOption, Bar, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Check, DataFault, Estimate, NotEnoughData, NotFound, Verdict, parse_time
 from noria.records import Charter, Entry, Gated, Retraining
+
+if TYPE_CHECKING:
+    from noria.store import Home
+    from noria.system import System
 
 _COLOUR = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_ENOUGH_DATA: "yellow", Verdict.NOT_MEASURED: "dim"}
 
@@ -30,7 +35,7 @@ def scope(
 
     if ages:
         return _ages(file, home, at, json=json)
-    with opened(file, home, at=at, owner="scope") as (store, system):
+    with opened(file, home, at=at, owner="scope", computes=True) as (store, system):
         entry = scoping.charter(store, system, store.clock.now())
         entry = entry or store.ledger.latest(Charter, prefix=f"charter/{system.id}")
     if entry is None:
@@ -45,8 +50,8 @@ def _ages(file: Path, home: Path | None, at: str | None, *, json: bool) -> int:
     from noria.cli import compare
     from noria.replay import freshness
 
-    with opened(file, home) as (store, system):
-        found, best = freshness(store, system, store.clock.now() if at is None else parse_time(at))
+    with opened(file, home, computes=True) as (store, system):
+        found, best = freshness(store, system, store.clock.now() if at is None or at == NOW else parse_time(at))
     currency = system.objective.value.currency
     data = {"currency": currency, "freshness": found, "best": best}
     show(data, lambda: compare.ages(found, best, currency), as_json=json)
@@ -115,19 +120,34 @@ def train(
 
     What passes starts its rollout at the next turn.
     """
-    from noria import loop
+    from noria import loop, monitoring
+    from noria.data.training import part_windows
 
     with opened(file, home, at=at, owner="train") as (store, system):
         now = store.clock.now()
+        if part_windows(store, system, now) is None:
+            raise _too_few(store, system)
         order = Retraining(decision="go", triggers=("by hand",), reason="asked for on the command line", tune=tune)
         asked = store.commit(order, key=f"retraining/go/{now.isoformat()}")
         gated = loop.train(store, system, asked)
-    if gated is None:
-        raise NotEnoughData(
-            "too few labels are closed to make a training set", hint="run `noria labels` to see how mature they are, and turn on"
-        )
+        if gated is None:
+            monitoring.unmet(store, asked, "no training set could be made, or no candidate could be trained on it")
+            raise _too_few(store, system)
     show(gated, lambda: _gate(gated, None), as_json=json)
     return 0 if gated.record.verdict is Verdict.PASS else 1
+
+
+def _too_few(store: Home, system: System) -> NotEnoughData:
+    """Too little is closed to train: how much it takes, and how much there is."""
+    from noria import monitoring
+
+    needed, there = monitoring.span_needed(system), monitoring.span_closed(store)
+    one = timedelta(days=1)
+    why = f": it takes {needed / one:.3g} days of closed labels, and there are {there / one:.3g}" if there < needed else ""
+    return NotEnoughData(
+        f"too few labels are closed to make a training set{why}",
+        hint="run `noria labels` to see how mature they are, and turn on",
+    )
 
 
 def gate(

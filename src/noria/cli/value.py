@@ -44,7 +44,7 @@ def value(
     """
     from noria.business import worth
 
-    with opened(file, home) as (store, system):
+    with opened(file, home, computes=True) as (store, system):
         window = _window(start, end)
         _columns(store, by)
         made = worth(store, system, window, by)

@@ -42,7 +42,7 @@ def alert(home: Home, system: System, now: datetime) -> list[Entry[Alerted]]:
     """
     past = home.ledger.read(Alerted)
     state = {entry.record.alert: entry for entry in past}
-    made = _signed(home, [entry for entry in state.values() if entry.record.state != "resolved"], past, now)
+    made = _signed(home, [entry for entry in state.values() if entry.record.state != "resolved"], now)
     if not _watched_since_last_turn(home):
         return made
     state |= {entry.record.alert: entry for entry in made}
@@ -182,9 +182,9 @@ def _widen(home: Home, system: System, group: Group, history: History) -> Entry[
     grade = severity(system, head.name, harm=harm, lost=lost)
     highest = max(grade, old.severity, key=ORDER.index)
     again = rises or _to_be_told_again(old, highest)
-    message = made.message if upstream else _opened_with(home, old) if again else old.message
+    message = made.message if upstream else old.message
     if rises and not upstream:
-        message = f"{_opened_with(home, old)}; {next(finding.message for finding in group.new if finding.harm)}"
+        message = f"{old.message}; {next(finding.message for finding in group.new if finding.harm)}"
     record = msgspec.structs.replace(
         head,
         alert=old.alert,
@@ -223,7 +223,7 @@ def _followed(
         return []
     record = msgspec.structs.replace(old, cost=lost, severity=grade, until=_until(history, old.level))
     if _to_be_told_again(old, grade):
-        record = msgspec.structs.replace(record, state="open", message=_opened_with(home, old))
+        record = msgspec.structs.replace(record, state="open")
     return [home.commit(record, key=_next(home, old.alert), parents=[entry.id])]
 
 
@@ -255,10 +255,8 @@ def _resolve(home: Home, entry: Entry[Alerted], message: str, finding: Finding |
 # ------------------------------------------------------------------------------------------------------------ signatures
 
 
-def _signed(
-    home: Home, standing: Sequence[Entry[Alerted]], past: Sequence[Entry[Alerted]], now: datetime
-) -> list[Entry[Alerted]]:
-    """Notes the signatures under open alerts, and ends mutes whose time is up."""
+def _signed(home: Home, standing: Sequence[Entry[Alerted]], now: datetime) -> list[Entry[Alerted]]:
+    """Notes the signatures under open alerts, and ends mutes whose time is up. What an alert says stays."""
     made = []
     for entry in standing:
         old = entry.record
@@ -266,10 +264,7 @@ def _signed(
         if signed is not None and signed.record.granted and signed.seq > entry.seq:
             made.append(_acknowledge(home, entry, signed, now))
         elif old.state == "muted" and old.muted_until is not None and old.muted_until <= now:
-            message = next(
-                (e.record.message for e in reversed(past) if e.record.alert == old.alert and e.record.state == "open"), ""
-            )
-            record = msgspec.structs.replace(old, state="open", message=message, muted_until=None)
+            record = msgspec.structs.replace(old, state="open", muted_until=None)
             made.append(home.commit(record, key=f"{old.alert}/unmuted/{old.muted_until.isoformat()}", parents=[entry.id]))
     return made
 
@@ -277,13 +272,8 @@ def _signed(
 def _acknowledge(home: Home, entry: Entry[Alerted], signed: Entry[Approved], now: datetime) -> Entry[Alerted]:
     until = signed.record.until
     muted = until is not None and until > now
-    note = f": {signed.record.note}" if signed.record.note else ""
-    what = f"muted until {until:%Y-%m-%d %H:%M} by" if muted else "acknowledged by"
     record = msgspec.structs.replace(
-        entry.record,
-        state="muted" if muted else "acknowledged",
-        message=f"{what} {signed.record.by}{note}",
-        muted_until=until if muted else None,
+        entry.record, state="muted" if muted else "acknowledged", muted_until=until if muted else None
     )
     return home.commit(
         record, key=f"{entry.record.alert}/{record.state}/{signed.key.rpartition('/')[2]}", parents=[entry.id, signed.id]
@@ -291,14 +281,6 @@ def _acknowledge(home: Home, entry: Entry[Alerted], signed: Entry[Approved], now
 
 
 # --------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _opened_with(home: Home, old: Alerted) -> str:
-    """What an alert said before somebody signed it."""
-    if old.state == "open":
-        return old.message
-    said = [e.record.message for e in home.ledger.read(Alerted) if e.record.alert == old.alert and e.record.state == "open"]
-    return said[-1] if said else old.message
 
 
 def _next(home: Home, alert: str) -> str:

@@ -66,7 +66,7 @@ def retraining(home: Home, system: System, now: datetime, blocked_by: Entry[Diag
     """
     if _under_way(home, now):
         return None
-    last = home.ledger.latest(Retraining, prefix=GO)
+    last = next(reversed(_trainings(home)), None)
     triggers, harmless = _triggers(home, system, now, last)
     cheaper = None if last is None else _cheaper(home, system, now, triggers)
     if cheaper is not None:
@@ -81,7 +81,10 @@ def retraining(home: Home, system: System, now: datetime, blocked_by: Entry[Diag
     parents = [trigger.parent for trigger in triggers if trigger.parent is not None]
     tune = any(trigger.tune for trigger in triggers)
     record = Retraining(decision="go", triggers=texts, reason="; ".join(texts), tune=tune)
-    return home.commit(record, key=f"{GO}{now.isoformat()}", parents=parents)
+    key = f"{GO}{now.isoformat()}"
+    if home.ledger.find(key) is not None:  # an order of this very moment was given up: the next turn may give another
+        return None
+    return home.commit(record, key=key, parents=parents)
 
 
 def gate_key(order: Entry[Retraining]) -> str:
@@ -103,7 +106,17 @@ def unmet(home: Home, order: Entry[Retraining], reason: str) -> Entry[Retraining
 
 def given_up(home: Home, order: Entry[Retraining], now: datetime) -> bool:
     """Whether an order is no longer followed: it could not be met, or is four weeks old."""
-    return now - order.at > STALE or home.ledger.find(BLOCKED + _unmet_key(order)) is not None
+    return now - order.at > STALE or _withdrawn(home, order)
+
+
+def _withdrawn(home: Home, order: Entry[Retraining]) -> bool:
+    """Whether an order could not be met: nothing was trained for it."""
+    return home.ledger.find(BLOCKED + _unmet_key(order)) is not None
+
+
+def _trainings(home: Home, since: datetime | None = None) -> list[Entry[Retraining]]:
+    """The orders to train since then, oldest first, without those that could not be met."""
+    return [order for order in home.ledger.read(Retraining, prefix=GO, since=since) if not _withdrawn(home, order)]
 
 
 def _unmet_key(order: Entry[Retraining]) -> str:
@@ -251,7 +264,7 @@ def _outdated(home: Home, system: System) -> list[Trigger]:
     if verdicts[STATIC] != {Verdict.PASS} or Verdict.FAIL not in verdicts[FRESHEST] or training is None or newest is None:
         return []
     fresh = next((part.window.start for part in training.record.parts if part.name == "fresh"), None)
-    if fresh is None or newest.record.window.end - fresh < _span_needed(system):
+    if fresh is None or newest.record.window.end - fresh < span_needed(system):
         return []
     text = f"backtest: the data since {fresh:%Y-%m-%d} refused the last candidate, and makes a whole training set by now"
     return [Trigger(text, gated.id, tune=True)]
@@ -260,7 +273,7 @@ def _outdated(home: Home, system: System) -> list[Trigger]:
 def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
     """The alerts that have led to a training: harm for the schedule's length, drift for as long as it is open."""
     used = set()
-    for entry in home.ledger.read(Retraining, prefix=GO, since=now - YEAR):
+    for entry in _trainings(home, now - YEAR):
         for text in entry.record.triggers:
             kind, _, alert = text.partition(": ")
             if kind == "drift" or (kind == "decay" and now - entry.at < length):
@@ -270,19 +283,16 @@ def _used(home: Home, now: datetime, length: timedelta) -> set[str]:
 
 def _enough(home: Home, system: System) -> bool:
     """Whether the closed cohorts with labels reach over the shortest training part, the other three, and the gaps between them."""
-    there, needed = closed_span(home, system)
-    return there >= needed
+    return span_closed(home) >= span_needed(system)
 
 
-def closed_span(home: Home, system: System) -> tuple[timedelta, timedelta]:
-    """How much time the closed cohorts with labels span, and how much the shortest training set takes."""
-    cohorts = [entry for entry in home.ledger.read(CohortClosed) if entry.record.labelled]
-    if not cohorts:
-        return timedelta(0), _span_needed(system)
-    return max(c.record.window.end for c in cohorts) - min(c.record.window.start for c in cohorts), _span_needed(system)
+def span_closed(home: Home) -> timedelta:
+    """How much time lies between the first closed cohort with labels and the last; nothing when there is none."""
+    cohorts = [entry.record.window for entry in home.ledger.read(CohortClosed) if entry.record.labelled]
+    return max(c.end for c in cohorts) - min(c.start for c in cohorts) if cohorts else timedelta(0)
 
 
-def _span_needed(system: System) -> timedelta:
+def span_needed(system: System) -> timedelta:
     """How much time the shortest training set takes, gaps and all."""
     parts, label = system.parts, system.label
     gap = duration(label.within) + duration(label.horizon) + duration(label.lateness)
@@ -341,7 +351,7 @@ def _held(
         )
     budget = system.retrain.budget if spends else None
     if budget is not None:
-        spent = home.ledger.read(Retraining, prefix=GO, since=now - YEAR)
+        spent = _trainings(home, now - YEAR)
         if len(spent) >= budget:
             return f"budget/{spent[0].at.isoformat()}", f"the budget of {budget} trainings in 365 days is spent", [spent[0].id]
     return None

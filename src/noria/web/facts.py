@@ -14,6 +14,7 @@ from noria.core import Estimate, Verdict, Window, duration
 from noria.monitoring import profiles
 from noria.records import (
     Alerted,
+    Approved,
     Blocked,
     Charter,
     CohortClosed,
@@ -118,7 +119,7 @@ def _data(home: Home) -> Spoke:
 def _development(home: Home, system: System) -> Spoke:
     entries = home.ledger.read(Gated)
     if not entries:
-        there, needed = (span / timedelta(days=1) for span in monitoring.closed_span(home, system))
+        there, needed = (span / timedelta(days=1) for span in (monitoring.span_closed(home), monitoring.span_needed(system)))
         waits = f"; {there:.0f} of the {math.ceil(needed)} days of closed labels that a training takes" if there < needed else ""
         return Spoke("development", "waiting", None, f"nothing was gated yet{waits}")
     last = entries[-1]
@@ -223,6 +224,20 @@ def _stands(home: Home, key: str, diagnosis: Entry[Diagnosed]) -> bool:
 def open_alerts(home: Home) -> list[Entry[Alerted]]:
     """The newest entry of each alert that was opened and not resolved, oldest first; acknowledged ones count as open."""
     return monitoring.open_alerts(home)
+
+
+def signed(home: Home, alert: Entry[Alerted]) -> str:
+    """Who has acknowledged or muted an open alert, and why; empty when nobody has, or when it was told again since.
+
+    A signature counts at once, before a turn has noted it.
+    """
+    last = home.ledger.latest(Approved, prefix=f"approved/{alert.record.alert}/")
+    noted = last is not None and last.seq < alert.seq
+    if last is None or not last.record.granted or (noted and alert.record.state == "open"):
+        return ""
+    until = alert.record.muted_until if noted else last.record.until
+    what = f"muted until {until:%Y-%m-%d %H:%M}" if until is not None else "acknowledged"
+    return f"{what} by {last.record.by}" + (f": {last.record.note}" if last.record.note else "")
 
 
 def trained(home: Home, bundle: str) -> Entry[Trained] | None:

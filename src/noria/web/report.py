@@ -126,6 +126,7 @@ def _contents(home: Home, system: System) -> dict[str, Any]:
         "linked": home.ledger.latest(Linked),
         "events": facts.events(home),
         "alerts": facts.open_alerts(home),
+        "signed": {alert.id: facts.signed(home, alert) for alert in facts.open_alerts(home)},
         "diagnoses": home.ledger.read(Diagnosed),
         "pictures": {e.id: pictures.pictures(home, system, e) for e in home.ledger.read(Diagnosed, newest=PICTURED)},
         "sources": sources(home, system),
