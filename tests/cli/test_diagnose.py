@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from noria.cli.diagnosis import diagnosis
@@ -93,3 +94,26 @@ def test_symptoms_are_named_and_the_account_is_there_once(noria: Any, copy: Path
     period = noria("diagnose", copy, "--since", "2020-01-08").out
     assert "What was seen:" in period
     assert "What was seen:" not in period[period.index("Causes: go back to") :]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--newest", "0"], ["--newest 0 shows nothing", "at least 1"]),
+        (["--newest=-3"], ["--newest -3 shows nothing", "at least 1"]),
+        (["--newest", "2", "--since", "2020-01-05"], ["--newest together with --since"]),
+        (["--since", "2020-01-09", "--until", "2020-01-05"], ["--since 2020-01-09 is not before --until 2020-01-05"]),
+        (["--since", "2999-01-01"], ["nothing is recorded after 2999-01-01: it stands at 20"]),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_with_what_can(noria: Any, turned: Path, given: list[str], said: list[str]) -> None:
+    done = noria("diagnose", turned, *given)
+    assert done.code == 1
+    assert all(words in done.err for words in said)
+
+
+def test_a_period_ends_where_the_records_end(noria: Any, turned: Path) -> None:
+    text = noria("diagnose", turned, "--since", "2020-01-05", "--until", "2999-01-01").out
+    assert "2999" not in text
+    assert ", where the records end\n" in text
+    assert "where the records end" not in noria("diagnose", turned, "--since", "2020-01-05", "--until", "2020-01-08").out

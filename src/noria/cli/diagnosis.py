@@ -26,46 +26,56 @@ def diagnose(
     file: FileArgument = DEFAULT_FILE,
     /,
     *,
-    newest: Annotated[int, Parameter(help="How many diagnoses to show.")] = 1,
+    newest: Annotated[int | None, Parameter(help="How many diagnoses to show, at least 1. Default: 1. Not with --since.")] = None,
     since: Annotated[str | None, Parameter(help="Explain the time from here on instead, for example 2013-06-01.")] = None,
-    until: Annotated[str | None, Parameter(help="Where that time ends. Default: the newest record.")] = None,
+    until: Annotated[
+        str | None, Parameter(help="Where that time ends, at most the newest record. Default: the newest record.")
+    ] = None,
     everything: AllOption = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> int:
     """Shows what was found wrong, the causes found at work with their evidence, and the step to return to; with --since, explains a period."""
+    if newest is not None and newest < 1:
+        raise SettingsError(f"--newest {newest} shows nothing", hint="at least 1")
     if since is None:
         if until is not None:
             raise SettingsError("--until without --since", hint="say where the time begins: --since 2013-06-01")
         with opened(file, home) as (store, _):
-            entries = store.ledger.read(Diagnosed, newest=newest)
+            entries = store.ledger.read(Diagnosed, newest=newest or 1)
             names = {entry.id: symptoms(store, entry.record) for entry in entries}
         show(entries, lambda: _diagnoses(entries, names, everything), as_json=json)
         return 0
+    if newest is not None:
+        raise SettingsError("--newest together with --since", hint="--since shows all of a period: leave --newest out")
+    start, end = parse_time(since), parse_time(until) if until else None
+    if end is not None and end <= start:
+        raise SettingsError(
+            f"--since {day(start)} is not before --until {day(end)}", hint="give an earlier --since or a later --until"
+        )
     from noria.web.period import period
 
     with opened(file, home) as (store, system):
         last = store.ledger.read(newest=1)
-        start, end = parse_time(since), parse_time(until) if until else last[-1].at if last else None
-        if end is None or end <= start:
-            raise SettingsError(
-                f"nothing lies between {day(start)} and {day(end)}",
-                hint="name a time with --since that is before the newest record",
-            )
-        made = period(store, system, Window(start, end))
+        if not last or last[-1].at <= start:
+            stands = f"it stands at {day(last[-1].at)}" if last else "it is empty"
+            raise SettingsError(f"nothing is recorded after {day(start)}: {stands}", hint="name an earlier time with --since")
+        made = period(store, system, Window(start, min(end or last[-1].at, last[-1].at)))
         found = symptoms(store, made.diagnosis)
-    show(made, lambda: _period(made, found, everything), as_json=json)
+    cut = end is not None and end > made.window.end
+    show(made, lambda: _period(made, found, everything, cut), as_json=json)
     return 0
 
 
-def _period(made: Period, names: Sequence[str], everything: bool) -> Any:
+def _period(made: Period, names: Sequence[str], everything: bool, cut: bool = False) -> Any:
     """What happened, the value by week, and why."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
 
     found = made.diagnosis
-    parts: list[Any] = [f"[bold]{day(made.window.start)} to {day(made.window.end)}[/]", escape(found.account)]
+    title = f"[bold]{day(made.window.start)} to {day(made.window.end)}[/]" + (", where the records end" if cut else "")
+    parts: list[Any] = [title, escape(found.account)]
     if made.events:
         events = Table(box=None, pad_edge=False, title="What happened", title_justify="left", title_style="bold")
         for name in ("when", "what", ""):
