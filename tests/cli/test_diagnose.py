@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from noria.cli.diagnosis import diagnosis
-from noria.core import Check, Estimate, Verdict, Window
+from noria.core import Check, Estimate, SimulatedClock, SystemClock, Verdict, Window
 from noria.records import Alerted, Cause, Diagnosed
+from noria.settings import Settings
 from noria.store import Home
+from noria.web.period import _faults
 
 NOON = datetime(2020, 1, 10, 12, tzinfo=UTC)
 
@@ -81,9 +85,6 @@ def alerted() -> Alerted:
 
 
 def test_symptoms_are_named_and_the_account_is_there_once(noria: Any, copy: Path) -> None:
-    from noria.core import SystemClock
-    from noria.settings import Settings
-
     with (
         Home.open(copy.parent / ".noria" / "visits", Settings(), SystemClock(), create=False, write=True) as home,
         home.hold("t"),
@@ -92,8 +93,27 @@ def test_symptoms_are_named_and_the_account_is_there_once(noria: Any, copy: Path
         home.commit(FOUND, key="diagnosis/one")
     assert "symptoms: alert labels missing, since 2020-01-09 12:00" in noria("diagnose", copy).out
     period = noria("diagnose", copy, "--since", "2020-01-08").out
-    assert "What was seen:" in period
-    assert "What was seen:" not in period[period.index("Causes: go back to") :]
+    look = period[period.index("A look at all of it, as of ") :]
+    assert look.count("What was seen:") == 1
+    said = period[: period.index("What happened")]
+    assert "Diagnosed at the time" in said
+    assert re.search(r"alert labels missing, since 2020-01-09 12:00 +unit \(70%\) +data *\n", said)
+    faults = noria("diagnose", copy, "--since", "2020-01-08", "--json").json["faults"]
+    assert [(f["cause"], f["weight"], f["step"]) for f in faults if f["symptom"] == "alert/one"] == [("unit", 0.7, "data")]
+
+
+def test_of_a_fault_the_newest_diagnosis_in_the_period_counts(tmp_path: Path) -> None:
+    clock = SimulatedClock(NOON)
+    with Home.open(tmp_path / "home", Settings(), clock) as home, home.hold("t"):
+        home.commit(FOUND, key="diagnosis/one")
+        clock.move(NOON + timedelta(days=1))
+        late = (cause("leak", Verdict.FAIL, 0.9), *FOUND.causes)
+        newest = home.commit(structs.replace(FOUND, causes=late), key="diagnosis/two")
+        clock.move(NOON + timedelta(days=5))
+        home.commit(structs.replace(FOUND, causes=()), key="diagnosis/three")
+        (fault,) = _faults(home, Window(NOON - timedelta(days=1), NOON + timedelta(days=2)))
+    assert (fault.cause, fault.weight, fault.record) == ("leak", 0.9, newest.id)
+    assert (fault.start, fault.end) == (NOON, NOON + timedelta(days=1))
 
 
 @pytest.mark.parametrize(

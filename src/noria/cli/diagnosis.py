@@ -61,21 +61,32 @@ def diagnose(
             stands = f"it stands at {day(last[-1].at)}" if last else "it is empty"
             raise SettingsError(f"nothing is recorded after {day(start)}: {stands}", hint="name an earlier time with --since")
         made = period(store, system, Window(start, min(end or last[-1].at, last[-1].at)))
-        found = symptoms(store, made.diagnosis)
+        keys = [*made.diagnosis.symptoms, *(fault.symptom for fault in made.faults)]
+        named = {key: _named(store, key) for key in keys}
     cut = end is not None and end > made.window.end
-    show(made, lambda: _period(made, found, everything, cut), as_json=json)
+    show(made, lambda: _period(made, named, everything, cut), as_json=json)
     return 0
 
 
-def _period(made: Period, names: Sequence[str], everything: bool, cut: bool = False) -> Any:
-    """What happened, the value by week, and why."""
+def _period(made: Period, names: dict[str, str], everything: bool, cut: bool = False) -> Any:
+    """What was diagnosed at the time, what happened, the value by week, and what a look at all of it says."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
 
     found = made.diagnosis
     title = f"[bold]{day(made.window.start)} to {day(made.window.end)}[/]" + (", where the records end" if cut else "")
-    parts: list[Any] = [title, escape(found.account)]
+    parts: list[Any] = [title]
+    if made.faults:
+        faults = Table(box=None, pad_edge=False, title="Diagnosed at the time", title_justify="left", title_style="bold")
+        for name in ("from", "to", "first symptom", "cause", "back to"):
+            faults.add_column(name, overflow="fold", header_style="dim")
+        for fault in made.faults:
+            cause = f"{fault.cause} ({fault.weight:.0%})" if fault.cause else "none found"
+            faults.add_row(day(fault.start), day(fault.end), escape(names[fault.symptom]), escape(cause), fault.step)
+        parts.append(faults)
+    else:
+        parts.append("Nothing was diagnosed at the time.")
     if made.events:
         events = Table(box=None, pad_edge=False, title="What happened", title_justify="left", title_style="bold")
         for name in ("when", "what", ""):
@@ -90,7 +101,10 @@ def _period(made: Period, names: Sequence[str], everything: bool, cut: bool = Fa
         for week in made.weeks:
             weeks.add_row(day(week.end), f"{week.value:,.0f}", "" if week.nothing is None else f"{week.nothing:,.0f}")
         parts.append(weeks)
-    parts.append(diagnosis(f"Causes: go back to {found.back_to}", found, names, everything=everything, account=False))
+    other = ", which may differ from what was said at the time" if made.faults else ""
+    title = f"A look at all of it, as of {day(made.window.end)}{other}"
+    symptomatic = [names[key] for key in found.symptoms]
+    parts.append(diagnosis(title, found, symptomatic, everything=everything))
     return Group(*parts)
 
 
@@ -105,13 +119,13 @@ def _diagnoses(entries: Sequence[Entry[Diagnosed]], names: dict[str, list[str]],
     return Group(*(part for one in made for part in (one, "")))
 
 
-def diagnosis(title: str, found: Diagnosed, names: Sequence[str], *, everything: bool = False, account: bool = True) -> Any:
+def diagnosis(title: str, found: Diagnosed, names: Sequence[str], *, everything: bool = False) -> Any:
     """A diagnosis for a person: the causes found at work with their evidence, then those cleared, not tested, and the chance of none of these."""
     from rich.console import Group
     from rich.markup import escape
     from rich.tree import Tree
 
-    tree = Tree(f"[bold]{escape(title)}[/]" + (f"\n{escape(found.account)}" if account else ""))
+    tree = Tree(f"[bold]{escape(title)}[/]" + f"\n{escape(found.account)}")
     if names:
         tree.add(escape("symptoms: " + "; ".join(names)))
     if found.blocks_retraining:
