@@ -59,3 +59,11 @@ def test_in_a_pipe_the_table_is_as_wide_as_it_needs(monkeypatch: pytest.MonkeyPa
     head = next(line for line in text.splitlines() if "per prediction" in line)
     assert all(policy in head for policy in POLICIES)
     assert "left out" not in text
+
+
+def test_a_split_that_shows_nothing_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    common.show(None, lambda: value._shown(MADE, ("carrier", "version")), as_json=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "nothing to show by carrier: no value of it has 200 closed predictions" in text
+    assert "nothing to show by version" not in text
+    assert "no release answered any of these predictions" in text

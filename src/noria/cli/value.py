@@ -54,7 +54,7 @@ def value(
         raise NotEnoughData(
             "no closed prediction has a value there yet", hint="run `noria labels` to see how mature the labels are"
         )
-    show(made, lambda: _shown(made), as_json=json)
+    show(made, lambda: _shown(made, by), as_json=json)
     return 0
 
 
@@ -78,13 +78,13 @@ def _columns(home: Home, by: tuple[str, ...]) -> None:
             )
 
 
-def _shown(made: Worth) -> Any:
+def _shown(made: Worth, by: Sequence[str] = ()) -> Any:
     from rich.console import Group
     from rich.markup import escape
 
     span = f"{made.window.start:%Y-%m-%d} to {made.window.end:%Y-%m-%d}" if made.window else ""
     blocks: list[Any] = [f"[bold]{escape(made.system)}[/], {span}, in {made.currency or 'units of value'}"]
-    blocks += [*_fitting(made), *_experiments(made), *_held(made), *_net(made)]
+    blocks += [*_fitting(made), *_notes(made, by), *_experiments(made), *_held(made), *_net(made)]
     if made.link is not None:
         mark = {Verdict.PASS: "green", Verdict.FAIL: "red"}.get(made.link.verdict, "yellow")
         blocks.append(
@@ -110,6 +110,22 @@ def _fitting(made: Worth) -> list[Any]:
             break
     left = ", ".join(f"− {policy}" for policy in policies[count:])
     return [table, f"[dim]left out for want of room: {left}; take a wider terminal, or --json[/]"] if left else [table]
+
+
+def _notes(made: Worth, by: Sequence[str]) -> list[str]:
+    """Why a split that was asked for shows nothing, and that no release answered any of it."""
+    from rich.markup import escape
+
+    from noria.business.breakdown import LEAST_ROWS
+
+    kinds = {one.kind for one in made.parts}
+    slices = any(kind.startswith("slice ") for kind in kinds)
+    empty = [name for name in by if name not in kinds and f"slice {name}" not in kinds and not (name == "slice" and slices)]
+    lines = [f"nothing to show by {name}: no value of it has {LEAST_ROWS} predictions that a release answered" for name in empty]
+    if made.whole is None:
+        lines = [f"nothing to show by {name}: no value of it has {LEAST_ROWS} closed predictions" for name in empty]
+        lines.append("no release answered any of these predictions: this is what doing nothing was worth")
+    return [f"[dim]{escape(line)}[/]" for line in lines]
 
 
 def _table(made: Worth, policies: Sequence[str]) -> Any:
