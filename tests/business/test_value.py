@@ -32,6 +32,17 @@ def days_of(frame: pl.DataFrame) -> np.ndarray:
     return frame["_time"].dt.date().rank("dense").to_numpy().astype(np.int64)
 
 
+def test_before_the_first_release_slices_are_of_all_rows(begin: Any, told: Any) -> None:
+    story = begin(told.declaration())
+    story.tell(told.World(rows=200), 6)
+    business.account(story.home, story.system, story.now)
+    made = business.worth(story.home, story.system, by=("kind",))
+    counts = story.frame()["kind"].value_counts()
+    assert made.whole is None
+    assert {(p.kind, p.name): p.n for p in made.parts} == {("slice kind", k): n for k, n in counts.iter_rows() if n >= 200}
+    assert made.parts
+
+
 def test_every_part_is_the_block_mean_of_its_own_rows(begin: Any, told: Any) -> None:
     story = begin(
         told.declaration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,3 +117,10 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "system.py").write_text(text)
     assert run(["replay", str(folder / "system.py"), "--from", "2020-01-01", "--to", "2020-01-19", "--json"]) == 0
     return folder / "system.py"
+
+
+@pytest.fixture
+def copy(turned: Path, tmp_path: Path) -> Path:
+    """A copy of the small system for a test that writes."""
+    shutil.copytree(turned.parent, tmp_path / "shop")
+    return tmp_path / "shop" / "system.py"

@@ -31,13 +31,6 @@ def open_home(file: Path) -> Home:
     return Home.open(file.parent / ".noria" / "visits", Settings(), SystemClock(), create=False, write=False)
 
 
-@pytest.fixture
-def copy(turned: Path, tmp_path: Path) -> Path:
-    """A copy of the small system for a test that writes."""
-    shutil.copytree(turned.parent, tmp_path / "shop")
-    return tmp_path / "shop" / "system.py"
-
-
 # ------------------------------------------------------------------------------------------------------------- the frame
 
 

@@ -294,6 +294,15 @@ def test_the_account_of_a_quiet_period(begin: Any, told: Any) -> None:
     assert story.home.ledger.count(Diagnosed) == 0
 
 
+def test_the_account_of_a_time_before_any_record_says_that_it_cannot_say(begin: Any, told: Any) -> None:
+    story = begin()
+    story.tell(told.World(), 3)
+    made = diagnosis.of_period(story.home, story.system, Window(told.START - 60 * told.DAY, told.START - 30 * told.DAY))
+    assert "Nothing was wrong" not in made.account
+    assert made.account.startswith("Whether anything was wrong cannot be said: ")
+    assert f"There are closed labels from {told.START:%Y-%m-%d} to " in made.account
+
+
 # ------------------------------------------------------------------------------------------------------------ the ranking
 
 

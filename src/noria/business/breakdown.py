@@ -56,9 +56,14 @@ def part(books: Books, kind: str, name: str, rows: Flags) -> Part:
 
 
 def parts(books: Books, kinds: Sequence[str] = KINDS, slices: Sequence[str] = ()) -> list[Part]:
-    """The parts of every kind asked for, in order of time or size; ``slices`` are columns of the rows."""
+    """The parts of every kind asked for, in order of time or size; ``slices`` are columns of the rows.
+
+    Slices are of the rows that a release answered; while there are none, of all rows.
+    """
     made = [part(books, kind, name, rows) for kind in kinds for name, rows in _groups(books, kind)]
-    acted = books.released
+    if books.frame.is_empty():
+        return made
+    acted = books.released if books.released.any() else np.ones(books.frame.height, bool)
     there = [column for column in slices if column in books.frame.columns]
     for column, value, rows in measure.by_slice(books.frame, there, LEAST_ROWS):
         if (rows & acted).any():

@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("status", "look:status", "Show the wheel: each step's state and since when."),
         Command("report", "look:report", "Write the report as one HTML page."),
         Command("value", "value:value", "Show what the decisions were worth, by what, net of costs."),
-        Command("diagnose", "look:diagnose", "Show what is wrong, why, and which step to return to."),
+        Command("diagnose", "diagnosis:diagnose", "Show what is wrong, why, and which step to return to."),
         Command("labels", "labels:labels", "Show how mature the labels are, which are doubted; take in corrections."),
         Command("trace", "look:trace", "Go from a prediction or a record back to the raw files."),
         Command(

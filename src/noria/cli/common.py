@@ -192,7 +192,7 @@ def show(data: Any, render: Callable[[], Any], *, as_json: bool) -> None:
     if isinstance(made, str):
         print(made)
     elif made is not None:
-        console().print(made)
+        console().print(made, crop=False)  # a table that has to be whole may be wider than the terminal
 
 
 def console() -> Any:

@@ -1,4 +1,4 @@
-"""``status``, ``report``, ``diagnose``, ``labels``, ``trace``: the commands that only read."""
+"""``status``, ``report``, ``trace``: commands that only read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
-from noria.core import SettingsError, Unavailable, Window, parse_time
-from noria.records import Alerted, Diagnosed, Entry
+from noria.core import Unavailable
+from noria.records import Alerted
 from noria.settings import read_settings
 
 if TYPE_CHECKING:
     from noria.monitoring.outbox import Standing
     from noria.web import facts
-    from noria.web.period import Period
 
 _MARK = {"good": "[green]●[/]", "bad": "[red]●[/]", "unsure": "[yellow]●[/]", "waiting": "[dim]○[/]"}
 
@@ -145,93 +144,6 @@ def report(
         ) from None
     show({"file": str(to.resolve())}, lambda: f"wrote {to.resolve()}; open it in a browser", as_json=json)
     return 0
-
-
-def diagnose(
-    file: FileArgument = DEFAULT_FILE,
-    /,
-    *,
-    newest: Annotated[int, Parameter(help="How many diagnoses to show.")] = 1,
-    since: Annotated[str | None, Parameter(help="Explain the time from here on instead, for example 2013-06-01.")] = None,
-    until: Annotated[str | None, Parameter(help="Where that time ends. Default: the newest record.")] = None,
-    home: HomeOption = None,
-    json: JsonOption = False,
-) -> int:
-    """Shows what was found wrong, the ranked causes with their evidence, and the step to return to; with --since, explains a period."""
-    if since is None:
-        if until is not None:
-            raise SettingsError("--until without --since", hint="say where the time begins: --since 2013-06-01")
-        with opened(file, home) as (store, _):
-            entries = store.ledger.read(Diagnosed, newest=newest)
-        show(entries, lambda: _diagnoses(entries), as_json=json)
-        return 0
-    from noria.web.period import period
-
-    with opened(file, home, computes=True) as (store, system):
-        last = store.ledger.read(newest=1)
-        start, end = parse_time(since), parse_time(until) if until else last[-1].at if last else None
-        if end is None or end <= start:
-            raise SettingsError(
-                f"nothing lies between {day(start)} and {day(end)}",
-                hint="name a time with --since that is before the newest record",
-            )
-        made = period(store, system, Window(start, end))
-    show(made, lambda: _period(made), as_json=json)
-    return 0
-
-
-def _period(made: Period) -> Any:
-    """What happened, the value by week, and why."""
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-
-    found = made.diagnosis
-    parts: list[Any] = [f"[bold]{day(made.window.start)} to {day(made.window.end)}[/]", escape(found.account)]
-    if made.events:
-        events = Table(box=None, pad_edge=False, title="What happened", title_justify="left", title_style="bold")
-        for name in ("when", "what", ""):
-            events.add_column(name, overflow="fold", header_style="dim")
-        for event in made.events:
-            events.add_row(day(event.at), escape(event.title), escape(event.says))
-        parts.append(events)
-    if made.weeks:
-        weeks = Table(box=None, pad_edge=False, title=f"Value by week, {made.currency}", title_justify="left", title_style="bold")
-        for name in ("until", "decisions", "doing nothing"):
-            weeks.add_column(name, justify="left" if name == "until" else "right", header_style="dim")
-        for week in made.weeks:
-            weeks.add_row(day(week.end), f"{week.value:,.0f}", "" if week.nothing is None else f"{week.nothing:,.0f}")
-        parts.append(weeks)
-    parts.append(_tree(day(made.window.end), found))
-    return Group(*parts)
-
-
-def _diagnoses(entries: list[Entry[Diagnosed]]) -> Any:
-    if not entries:
-        return "nothing was diagnosed: no gate failed, no alert opened, no rollout was rolled back"
-    from rich.console import Group
-
-    return Group(*(_tree(day(entry.at), entry.record) for entry in entries))
-
-
-def _tree(when: str, found: Diagnosed) -> Any:
-    """A diagnosis with its causes, each with its checks."""
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    tree = Tree(f"[bold]{when}: go back to {found.back_to}[/]\n{escape(found.account)}")
-    if found.symptoms:
-        tree.add("symptoms: " + escape(", ".join(found.symptoms)))
-    if found.blocks_retraining:
-        tree.add("[yellow]no training until this is mended[/]")
-    for cause in found.causes:
-        branch = tree.add(
-            f"{escape(cause.name)} [dim]{cause.verdict}, probability {cause.weight:.0%}[/] → {cause.step}: {escape(cause.act)}"
-        )
-        for check in cause.evidence:
-            size = f" {check.estimate}" if check.estimate else ""
-            branch.add(escape(f"{check.name} {check.subject}: {check.verdict}{size}. {check.detail}"))
-    return tree
 
 
 def trace(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from noria.cli.common import DEFAULT_FILE, FileArgument, HomeOption, JsonOption, opened, show
+from noria.cli.common import DEFAULT_FILE, FileArgument, HomeOption, JsonOption, console, opened, show
 from noria.core import DataFault, Estimate, NotEnoughData, Verdict, Window, parse_time
 from noria.core.window import EPOCH
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from noria.store import Home
 
 _NEVER = "9999-01-01"
+WIDEST = 10_000
 
 
 def value(
@@ -52,7 +54,7 @@ def value(
         raise NotEnoughData(
             "no closed prediction has a value there yet", hint="run `noria labels` to see how mature the labels are"
         )
-    show(made, lambda: _shown(made), as_json=json)
+    show(made, lambda: _shown(made, by), as_json=json)
     return 0
 
 
@@ -76,27 +78,13 @@ def _columns(home: Home, by: tuple[str, ...]) -> None:
             )
 
 
-def _shown(made: Worth) -> Any:
+def _shown(made: Worth, by: Sequence[str] = ()) -> Any:
     from rich.console import Group
     from rich.markup import escape
-    from rich.table import Table
-
-    from noria.web.facts import amount
 
     span = f"{made.window.start:%Y-%m-%d} to {made.window.end:%Y-%m-%d}" if made.window else ""
     blocks: list[Any] = [f"[bold]{escape(made.system)}[/], {span}, in {made.currency or 'units of value'}"]
-    table = Table(box=None, pad_edge=False)
-    names = ("", "predictions", "value", "per prediction", *(f"− {policy}" for policy in _policies(made)))
-    for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place == 0 else "right", header_style="dim", no_wrap=True)
-    kind = ""
-    for one in ([made.whole] if made.whole else []) + list(made.parts):
-        if one.kind != kind:
-            kind = one.kind
-            table.add_row(f"[dim]{escape(kind)}[/]")
-        cells = [_less(policy, one.versus.get(policy)) for policy in _policies(made)]
-        table.add_row(f"  {escape(_name(one))}", f"{one.n:,}", amount(one.total), _size(one.per_prediction), *cells)
-    blocks += [table, *_experiments(made), *_held(made), *_net(made)]
+    blocks += [*_fitting(made), *_notes(made, by), *_experiments(made), *_held(made), *_net(made)]
     if made.link is not None:
         mark = {Verdict.PASS: "green", Verdict.FAIL: "red"}.get(made.link.verdict, "yellow")
         blocks.append(
@@ -106,6 +94,58 @@ def _shown(made: Worth) -> Any:
         blocks.append("\n[bold]Metric link[/]: not estimated yet; it takes a week of closed windows under a release")
     blocks.append(f"\n{escape(made.advice)}")
     return Group(*blocks)
+
+
+def _fitting(made: Worth) -> list[Any]:
+    """The table with as many comparisons as the terminal is wide, and which were left out; where there is no terminal, all of them."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    out, wide = console(), Console(width=WIDEST)
+    policies = _policies(made)
+    for count in range(len(policies), -1, -1):
+        table = _table(made, policies[:count])
+        table.width = Measurement.get(wide, wide.options, table).maximum
+        if not out.is_terminal or table.width <= out.width:
+            break
+    left = ", ".join(f"− {policy}" for policy in policies[count:])
+    return [table, f"[dim]left out for want of room: {left}; take a wider terminal, or --json[/]"] if left else [table]
+
+
+def _notes(made: Worth, by: Sequence[str]) -> list[str]:
+    """Why a split that was asked for shows nothing, and that no release answered any of it."""
+    from rich.markup import escape
+
+    from noria.business.breakdown import LEAST_ROWS
+
+    kinds = {one.kind for one in made.parts}
+    slices = any(kind.startswith("slice ") for kind in kinds)
+    empty = [name for name in by if name not in kinds and f"slice {name}" not in kinds and not (name == "slice" and slices)]
+    lines = [f"nothing to show by {name}: no value of it has {LEAST_ROWS} predictions that a release answered" for name in empty]
+    if made.whole is None:
+        lines = [f"nothing to show by {name}: no value of it has {LEAST_ROWS} closed predictions" for name in empty]
+        lines.append("no release answered any of these predictions: this is what doing nothing was worth")
+    return [f"[dim]{escape(line)}[/]" for line in lines]
+
+
+def _table(made: Worth, policies: Sequence[str]) -> Any:
+    """Each part with its value, and the difference to each of the policies."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from noria.web.facts import amount
+
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(("", "predictions", "value", "per prediction", *(f"− {policy}" for policy in policies))):
+        table.add_column(name, justify="left" if place == 0 else "right", header_style="dim", no_wrap=True)
+    kind = ""
+    for one in ([made.whole] if made.whole else []) + list(made.parts):
+        if one.kind != kind:
+            kind = one.kind
+            table.add_row(f"[dim]{escape(kind)}[/]")
+        cells = [_less(policy, one.versus.get(policy)) for policy in policies]
+        table.add_row(f"  {escape(_name(one))}", f"{one.n:,}", amount(one.total), _size(one.per_prediction), *cells)
+    return table
 
 
 def _policies(made: Worth) -> list[str]:

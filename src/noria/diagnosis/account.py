@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from noria.core import Check, Estimate, Verdict
 from noria.diagnosis.case import Case
 from noria.diagnosis.symptoms import is_harm
-from noria.records import Alerted, Blocked, Cause, Entry, Gated, Record, RolloutMoved, Verified
+from noria.records import Alerted, Blocked, Cause, CohortClosed, Entry, Gated, Record, RolloutMoved, Verified
 
 NAMED = 4
 LEAST = 0.01
@@ -29,6 +30,8 @@ def account(case: Case, causes: Sequence[Cause]) -> str:
             parts.append(f"Also found: {', '.join(others)}.")
     elif case.symptoms:
         parts.append("None of the causes that can be tested was found at work.")
+    elif blank(case, causes):
+        parts.append(f"Whether anything was wrong cannot be said: {blank(case, causes)}. {_there(case)}")
     else:
         parts.append(f"Nothing was wrong: no cause was found at work. {_calm(case)}".strip())
     lost = _lost(case)
@@ -40,6 +43,29 @@ def account(case: Case, causes: Sequence[Cause]) -> str:
         more = f" and {len(unsure) - NAMED} more" if len(unsure) > NAMED else ""
         parts.append(f"Not enough data to test: {', '.join(unsure[:NAMED])}{more}.")
     return " ".join(parts)
+
+
+def blank(case: Case, causes: Sequence[Cause]) -> str:
+    """Why nothing can be said of a case without symptoms; empty when something can."""
+    if all(cause.verdict not in (Verdict.PASS, Verdict.FAIL) for cause in causes):
+        return "no cause could be tested"
+    if case.about is None or case.home.ledger.read(since=case.about.start, until=case.about.end, newest=1):
+        return ""
+    start, end = case.about.start, case.about.end
+    closed = any(start < e.record.window.end <= end for e in case.home.ledger.read(CohortClosed))
+    return "" if closed else f"nothing was recorded and no labels closed from {_day(start)} to {_day(end)}"
+
+
+def _there(case: Case) -> str:
+    """From when to when there are closed labels."""
+    closed = [entry.record.window for entry in case.home.ledger.read(CohortClosed)]
+    if not closed:
+        return "No labels have closed yet."
+    return f"There are closed labels from {_day(min(w.start for w in closed))} to {_day(max(w.end for w in closed))}."
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if (moment.hour, moment.minute) != (0, 0) else f"{moment:%Y-%m-%d}"
 
 
 def seen(case: Case) -> str:

@@ -28,7 +28,7 @@ FELL = 0.25
 
 def misaligned(case: Case) -> Tested:
     """The metric is as good as ever, or better, and the money is not there."""
-    act = "go back to scoping: choose a metric that moves with the value, or mend the value's expression; hold the decision's threshold up to both"
+    act = "choose a metric that moves with the value, or mend the value's expression; hold the decision's threshold up to both"
     made = [_gate_disagrees(case), _windows_disagree(case), *_link(case)]
     found = [one for one in made if one.verdict is Verdict.FAIL]
     strength = 0.0 if not found else 0.9 if len(found) > 1 else 0.8
@@ -108,7 +108,7 @@ def _windows_disagree(case: Case) -> Check:
 
 def no_signal(case: Case) -> Tested:
     """There is nothing in the features that says more than the base rate: no candidate beats it, as the charter feared."""
-    act = "go back to scoping: look for other features or another label, or give the problem to a rule"
+    act = "look for other features or another label, or give the problem to a rule"
     trivial = case.failed("superior to baseline")
     made = [
         check(
@@ -395,7 +395,7 @@ def _scores_hold(recent: Sample, both: Compared | None) -> tuple[bool, str]:
 
 def cost_above_value(case: Case) -> Tested:
     """The decisions are worth something, and less than the machine learning costs."""
-    act = "go back to scoping: predict less often, label less, train less, or give the problem to a rule; stop if nothing helps"
+    act = "predict less often, label less, train less, or give the problem to a rule; stop if nothing helps"
     title, name = "cost above value", "value net of costs"
     costs = case.system.costs
     if not any((costs.prediction, costs.label, costs.training, costs.day)):
