@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from noria.cli.common import DEFAULT_FILE, FileArgument, FileOption, HomeOption, JsonOption, day, opened, show
 from noria.core import Unavailable
-from noria.records import Alerted
+from noria.records import Alerted, Entry
 from noria.settings import read_settings
 
 if TYPE_CHECKING:
