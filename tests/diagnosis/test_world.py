@@ -150,6 +150,16 @@ def test_each_fault_is_told_from_the_others(begin: Any, told: Any, days: int, ex
     assert first(planted(begin, told, days, **made), told, days) == expected
 
 
+@pytest.mark.parametrize(("name", "explained"), [("inputs moved together", True), ("concept change", False)])
+def test_moved_inputs_that_lose_nothing_explain_an_alert_of_inputs_and_none_of_the_label(
+    begin: Any, told: Any, name: str, explained: bool
+) -> None:
+    story = planted(begin, told, 5, world=told.World(x_mean=1.6))
+    made = shift.covariate_shift(Case(story.home, story.system, story.now, (alert(story, told, 5, harm=False, name=name),)))
+    assert (made.strength == shift.FACT) is explained
+    assert (made.verdict is Verdict.FAIL) is explained
+
+
 def test_an_alert_about_a_slice_is_evidence_from_the_first_day(begin: Any, told: Any) -> None:
     """The alert has tested 14 windows, the diagnosis may have one."""
     story = planted(begin, told, 1, fault=slice_fault)
