@@ -85,7 +85,7 @@ def test_console_blocks_run(
             if not line.startswith("$ noria "):
                 continue
             words = shlex.split(line.removeprefix("$ noria "))
-            words = ["2013-01-04" if word in ("2014-01-01", "2013-03-01") else word for word in words]
+            words = ["2013-01-04" if word in ("2014-01-01", "2013-04-02") else word for word in words]
             words = [str(tmp_path / word) if word in ("report.html", "mine.py") else word for word in words]
             code = run(words)
             seen = capsys.readouterr()
