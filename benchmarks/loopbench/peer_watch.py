@@ -41,7 +41,11 @@ def evidently(job: dict[str, Any], before: pd.DataFrame, after: list[tuple[str, 
     reference = Dataset.from_pandas(before[columns], data_definition=definition)
     found: dict[str, list[str]] = {"dataset drift": [], "any column": []}
     for end, rows in after:
-        made = Report([DataDriftPreset()]).run(Dataset.from_pandas(rows[columns], data_definition=definition), reference)
+        try:
+            made = Report([DataDriftPreset()]).run(Dataset.from_pandas(rows[columns], data_definition=definition), reference)
+        except ValueError as error:  # a column that is empty in a window ends the report
+            found.setdefault("failed", []).append(f"{end}: {type(error).__name__}: {str(error)[:120]}")
+            continue
         drifted = next(
             m["value"] for m in made.dict()["metrics"] if "DriftedColumnsCount" in str(m.get("metric_name", m.get("metric_id")))
         )
