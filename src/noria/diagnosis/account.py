@@ -30,8 +30,8 @@ def account(case: Case, causes: Sequence[Cause]) -> str:
             parts.append(f"Also found: {', '.join(others)}.")
     elif case.symptoms:
         parts.append("None of the causes that can be tested was found at work.")
-    elif blank(case, causes):
-        parts.append(f"Whether anything was wrong cannot be said: {blank(case, causes)}. {_there(case)}")
+    elif why := blank(case, causes):
+        parts.append(f"Whether anything was wrong cannot be said: {why}. {_there(case)}")
     else:
         parts.append(f"Nothing was wrong: no cause was found at work. {_calm(case)}".strip())
     lost = _lost(case)

@@ -22,7 +22,6 @@ from noria.diagnosis.learned import boosted, contrasts, logit, matrix, sigmoid, 
 from noria.stats import moved
 
 FAMILY = 0.02
-LEAST_SHARE = 0.05
 FEW, MOST_DAYS = 5, 0.7
 
 

@@ -115,6 +115,7 @@ def report(home: Home, system: System) -> str:
 def _contents(home: Home, system: System) -> dict[str, Any]:
     state = facts.wheel(home, system)
     money = facts.totals(home, system)
+    alerts = facts.open_alerts(home)
     return {
         "version": noria.__version__,
         "system": system,
@@ -125,8 +126,8 @@ def _contents(home: Home, system: System) -> dict[str, Any]:
         "bars": _bars(money),
         "linked": home.ledger.latest(Linked),
         "events": facts.events(home),
-        "alerts": facts.open_alerts(home),
-        "signed": {alert.id: facts.signed(home, alert) for alert in facts.open_alerts(home)},
+        "alerts": alerts,
+        "signed": {alert.id: facts.signed(home, alert) for alert in alerts},
         "diagnoses": home.ledger.read(Diagnosed),
         "pictures": {e.id: pictures.pictures(home, system, e) for e in home.ledger.read(Diagnosed, newest=PICTURED)},
         "sources": sources(home, system),

@@ -241,10 +241,11 @@ def _some_stand(stream: streams.Stream, by: tuple[str, ...], column: str, counts
     still = pl.when(pl.col("share") <= FROZEN * pl.col("usual")).then("n").otherwise(0.0)
     days = kept.with_columns(still=still).group_by("d").agg(pl.col("still", "n").sum()).sort("d")
     shares = (days["still"] / days["n"]).to_numpy()
-    at = streams.broken(streams.ends(days["d"]), shares, floor_=0.02)
+    dates = streams.ends(days["d"])
+    at = streams.broken(dates, shares, floor_=0.02)
     if at is None:
         return None
-    past = [share for date, share in zip(streams.ends(days["d"]), shares.tolist(), strict=True) if date <= at.at]
+    past = [share for date, share in zip(dates, shares.tolist(), strict=True) if date <= at.at]
     if at.after < SOME_KEYS or at.after < 2 * max(past):
         return None
     subject = f"{stream.name}.{column}"
