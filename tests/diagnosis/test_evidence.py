@@ -223,7 +223,7 @@ def lost(kinds: list[str], asked: list[str]) -> Any:
     ]  # fmt: skip
     label = SimpleNamespace(within="8h", source=SimpleNamespace(name="results"))
     return SimpleNamespace(
-        cohorts=cohorts, window=Window(start + 40 * DAY, start + 47 * DAY), system=SimpleNamespace(label=label), every=DAY,
+        cohorts=cohorts, past=Window(start, start + 40 * DAY), window=Window(start + 40 * DAY, start + 47 * DAY), system=SimpleNamespace(label=label), every=DAY,
         notes={"streams": {}}, rows=lambda window, **_: samples[window.start >= start + 40 * DAY],
     )  # fmt: skip
 

@@ -278,8 +278,13 @@ class Case:
         """What was answered before that, twice 28 windows long or as long as since."""
         if self.backtest is not None:
             return self._said(self.backtest.bundle, self.backtest.test)
+        return self._answered(self.past, 5)
+
+    @property
+    def past(self) -> Window:
+        """What the window is compared with: twice 28 windows before it, or as long as it is."""
         start = self.window.start
-        return self._answered(Window(start - max(self.window.length, 2 * SPAN * self.every), start), 5)
+        return Window(start - max(self.window.length, 2 * SPAN * self.every), start)
 
     @cached_property
     def compared(self) -> Compared | None:

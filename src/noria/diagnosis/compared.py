@@ -23,6 +23,7 @@ from noria.stats import moved
 
 FAMILY = 0.02
 FEW, MOST_DAYS = 5, 0.7
+SHARED = 0.05
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ class Compared:
         """The share of the rows since that count after weighting, as Kish's effective number: little overlap compares little."""
         weights = self.common[1]
         return float(weights.sum() ** 2 / (weights**2).sum() / len(weights)) * float(2 * weights.mean()) if len(weights) else 0.0
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both times have enough inputs in common to compare what follows from them."""
+        return self.shared >= SHARED
 
     @cached_property
     def given_inputs(self) -> Estimate:

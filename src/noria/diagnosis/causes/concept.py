@@ -17,7 +17,7 @@ from noria import stats
 from noria.core import Check, Estimate, Window
 from noria.diagnosis.case import Case, Floats, Sample
 from noria.diagnosis.causes.shift import label_shift, mix
-from noria.diagnosis.compared import Compared
+from noria.diagnosis.compared import SHARED, Compared
 from noria.diagnosis.learned import boosted, matrix
 from noria.diagnosis.tested import Tested, check
 
@@ -57,10 +57,10 @@ def _concept(case: Case) -> Concept:
     both = case.compared
     if both is None or both.before.block_count < 8:
         return Concept(None, 0.0, check(NAME, None, detail="too few closed days before the fault or since"))
-    if both.shared < 0.05:
+    if not both.comparable:
         said = "the rows since have no inputs in common with those before: what follows from them cannot be compared"
         return Concept(
-            None, 0.0, check(NAME, None, size=Estimate(both.shared, n=both.recent.block_count), bound=0.05, detail=said)
+            None, 0.0, check(NAME, None, size=Estimate(both.shared, n=both.recent.block_count), bound=SHARED, detail=said)
         )
     plain = both.residuals()
     past, new = both.advantage

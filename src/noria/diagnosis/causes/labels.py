@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from noria.core import Check, Estimate, Verdict, Window
+from noria.core import Check, Estimate, Verdict
 from noria.diagnosis import streams
-from noria.diagnosis.case import SPAN, Case, Floats
+from noria.diagnosis.case import Case, Floats
 from noria.diagnosis.causes.labelnoise import changed
 from noria.diagnosis.causes.source import cut
 from noria.diagnosis.causes.units import fitted, moved_columns, samples, unit_changed
@@ -23,7 +23,7 @@ LEAST = 14
 JUMP = 0.03
 PART = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
 STEADY = 0.2
-SHARED, FEWEST_DAYS = 0.05, 5
+FEWEST_DAYS = 5
 
 
 def label_delay_changed(case: Case) -> Tested:
@@ -75,7 +75,7 @@ def labels_missing(case: Case) -> Tested:
     late = bool(found) and streams.tested(case, label_delay_changed).strength > SOONER
     both = _asked(case) if found else None
     if both is not None:
-        other = both.inputs_moved or both.shared < SHARED
+        other = both.inputs_moved or not both.comparable
         said = (
             "other rows are asked than before: a storm or another mix takes labels away too"
             if other
@@ -89,9 +89,7 @@ def labels_missing(case: Case) -> Tested:
 
 def _asked(case: Case) -> Compared | None:
     """What was asked before and since, with a label or without one."""
-    span = case.window
-    past = case.rows(Window(span.start - max(span.length, 2 * SPAN * case.every), span.start), answered=False, labelled=False)
-    new = case.rows(span, answered=False, labelled=False)
+    past, new = (case.rows(window, answered=False, labelled=False) for window in (case.past, case.window))
     return None if past is None or new is None or past.block_count < FEWEST_DAYS else Compared(past, new)
 
 
